@@ -1,0 +1,5 @@
+"""`python -m bootwire` is the command line."""
+
+from bootwire.cli import main
+
+main()

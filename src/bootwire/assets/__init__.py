@@ -1,0 +1,1 @@
+"""What can be served, by name: boot loaders and images recognised by content, and scripts rendered from plans. Pure."""

@@ -1,0 +1,1 @@
+"""BootServer: engines and policy wired together, still without I/O."""

@@ -1,0 +1,268 @@
+"""The vocabulary of what happened: one frozen value for each kind of line in the timeline.
+
+A fact says what, never when: the edge stamps it (`Record`). Text that came from a peer is kept as the peer's text,
+escaped and cut by whoever made the fact (at most 256 characters); whoever prints it prints it as it is.
+
+Addresses are dotted or colon strings, MACs lower-case with colons ("52:54:00:12:34:56"), octets and seconds are
+plain numbers. `machine` is the MAC where it is known, else "". `because` is a sentence fragment a person can read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What every fact has: the machine it is about, or "" when it is about the server itself."""
+
+    kind: ClassVar[str] = ""
+    machine: str
+
+
+# --- the server itself ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listening(Fact):
+    """A service took its socket. service: dhcp, pxe, tftp, http, syslog; how: "bound", "capture socket"."""
+
+    kind: ClassVar[str] = "listening"
+    service: str
+    address: str
+    port: int
+    interface: str = ""
+    how: str = "bound"
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Fact):
+    """Something a person should know or do; `fix` is what to do next, a command where there is one."""
+
+    kind: ClassVar[str] = "warning"
+    what: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped(Fact):
+    """The server ends."""
+
+    kind: ClassVar[str] = "stopped"
+    because: str
+
+
+# --- DHCP and the PXE boot server -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered(Fact):
+    """A machine asked for a network boot (DHCPDISCOVER that we understood).
+
+    client: a short reading ("UEFI x64", "BIOS", "iPXE 1.21 BIOS"); arch: option 93's first known value, -1 if none;
+    retry: how many earlier DISCOVERs of the same xid were seen.
+    """
+
+    kind: ClassVar[str] = "discover"
+    client: str
+    arch: int
+    uuid: str
+    xid: int
+    interface: str
+    relay: str = ""
+    vendor_class: str = ""
+    user_class: str = ""
+    retry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Offered(Fact):
+    """We answered a DISCOVER. recipe: direct, binl, menu, ipxe, http-boot, raspberry (docs/reference/firmware.md)."""
+
+    kind: ClassVar[str] = "offer"
+    recipe: str
+    boot_file: str
+    server: str
+    interface: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class PxeRequested(Fact):
+    """A machine asked the boot server on port 4011. item: PXE boot item type (43.71), -1 if none."""
+
+    kind: ClassVar[str] = "pxe-request"
+    client: str
+    address: str
+    source_port: int
+    item: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PxeAnswered(Fact):
+    """We answered on port 4011."""
+
+    kind: ClassVar[str] = "pxe-answer"
+    boot_file: str
+    server: str
+    address: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silent(Fact):
+    """We understood a packet and chose not to answer."""
+
+    kind: ClassVar[str] = "silence"
+    service: str
+    because: str
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Fact):
+    """A packet or request we could not or would not take. detail: escaped and cut octets of it, may be ""."""
+
+    kind: ClassVar[str] = "refusal"
+    service: str
+    source: str
+    because: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSeen(Fact):
+    """The machine's own DHCP server gave it an address (DHCPREQUEST or ACK seen on the wire)."""
+
+    kind: ClassVar[str] = "address"
+    address: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RivalSeen(Fact):
+    """Another server on this network answered a boot request, too. what: "proxy offer", "offer with a boot file"."""
+
+    kind: ClassVar[str] = "rival"
+    server: str
+    what: str
+    boot_file: str = ""
+
+
+# --- transfers --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStarted(Fact):
+    """protocol: tftp or http. options: what was agreed ("blksize 1468, windowsize 4"), may be ""."""
+
+    kind: ClassVar[str] = "transfer-start"
+    protocol: str
+    name: str
+    peer: str
+    octets: int
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferDone(Fact):
+    """octets: of the file as sent, once (a range counts its own length); resent: octets sent more than once."""
+
+    kind: ClassVar[str] = "transfer-done"
+    protocol: str
+    name: str
+    peer: str
+    octets: int
+    seconds: float
+    resent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransferFailed(Fact):
+    """octets: how many were acknowledged (tftp) or taken by the kernel (http) before it ended."""
+
+    kind: ClassVar[str] = "transfer-failed"
+    protocol: str
+    name: str
+    peer: str
+    octets: int
+    seconds: float
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class SizeProbed(Fact):
+    """The client asked for the size and hung up (RFC 2349 tsize, then ERROR 8 or 0): normal for EDK2 and Intel ROMs."""
+
+    kind: ClassVar[str] = "size-probe"
+    name: str
+    peer: str
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotFound(Fact):
+    """A name we do not serve was asked for. For optional names (autoexec.ipxe, revocations.efi) that is normal."""
+
+    kind: ClassVar[str] = "not-found"
+    protocol: str
+    name: str
+    peer: str
+    because: str
+
+
+# --- after the loader -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptServed(Fact):
+    """An iPXE script was made for this machine. loader: what iPXE said it is ("iPXE 2.0.0 efi x86_64")."""
+
+    kind: ClassVar[str] = "script"
+    name: str
+    peer: str
+    loader: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleSaid(Fact):
+    """One line of the machine's own iPXE console, received by syslog."""
+
+    kind: ClassVar[str] = "console"
+    peer: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver(Fact):
+    """iPXE has everything and starts the kernel now (it fetched the marker that the script asks for last)."""
+
+    kind: ClassVar[str] = "hand-over"
+    peer: str
+    octets: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A fact with its moment. wall: seconds since the Unix epoch; at: monotonic nanoseconds."""
+
+    wall: float
+    at: int
+    fact: Fact
+
+    def as_dict(self) -> dict[str, object]:
+        """One JSON object: v, time (Unix seconds), kind, machine, then the fact's own fields in order."""
+        body = dataclasses.asdict(self.fact)
+        return {"v": 1, "time": round(self.wall, 6), "kind": self.fact.kind, **body}
+
+
+KINDS: tuple[type[Fact], ...] = (
+    Listening, Warned, Stopped,
+    Discovered, Offered, PxeRequested, PxeAnswered, Silent, Refused, AddressSeen, RivalSeen,
+    TransferStarted, TransferDone, TransferFailed, SizeProbed, NotFound,
+    ScriptServed, ConsoleSaid, HandedOver,
+)  # fmt: skip

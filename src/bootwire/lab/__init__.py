@@ -1,0 +1,1 @@
+"""A private network on this machine with real firmware in it: namespaces, third-party DHCP servers, QEMU."""

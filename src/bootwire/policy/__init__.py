@@ -1,0 +1,1 @@
+"""What should this machine boot, and in what shape must the answer be: pure, and every answer says why."""

@@ -1,0 +1,104 @@
+"""What a transfer sends: octets in memory or an open file, with the identity that caches and ETags go by.
+
+The transfer loop knows nothing of catalogs, policies or paths: it asks a resolver and gets one of these.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from bootwire.facts import Fact
+    from bootwire.wire import http
+
+Record = Callable[["Fact"], None]
+"""Takes a fact from any thread, at once and without blocking; the journal stamps and writes it."""
+
+
+@dataclass(slots=True, eq=False)
+class Content:
+    """An open view of immutable octets. Whoever got it from a resolver calls `close` once.
+
+    name        for the journal
+    size        octets
+    data        the octets, or None: then `fd` is a regular file opened for reading (use pread/sendfile with offsets;
+                several Contents never share a file position)
+    key         equal keys have equal octets (a digest, or device, inode, size and mtime): what caches go by
+    etag        strong, quoted; stable while the octets are
+    modified    HTTP date (RFC 9110 section 5.6.7), "" if not known
+    machine     MAC of the machine this is for where the name told it, else ""
+    """
+
+    name: str
+    size: int
+    data: bytes | None = None
+    fd: int = -1
+    key: object = None
+    etag: str = ""
+    modified: str = ""
+    media_type: str = "application/octet-stream"
+    machine: str = ""
+    shared: bool = field(default=False, repr=False)  # the fd belongs to somebody else: close leaves it open
+
+    def close(self) -> None:
+        if self.fd >= 0 and not self.shared:
+            os.close(self.fd)
+        self.fd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """No such name, or not to be had. because: for the journal and, shortened, for the peer."""
+
+    because: str
+    machine: str = ""
+    forbidden: bool = False  # exists but will not be served (TFTP ERROR 2, HTTP 403)
+    quiet: bool = False  # an optional name whose absence is a normal part of a boot
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole small HTTP response made on the spot (a script, a notice)."""
+
+    status: int
+    body: bytes
+    media_type: str = "text/plain"
+    headers: tuple[tuple[str, str], ...] = ()
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The octets live at another server: the transfer loop hands the connection to the control loop, which streams.
+
+    url is the operator's, never the peer's.
+    """
+
+    name: str
+    url: str
+    machine: str = ""
+    media_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks, and on which of our addresses. All IPv4 dotted; ports 1..65535."""
+
+    address: str
+    port: int
+    ours: str
+
+
+class TftpResolver(Protocol):
+    """Looks a TFTP name up. Called in the transfer loop: must not block longer than an open(2)."""
+
+    def __call__(self, name: bytes, peer: Peer) -> Content | Missing: ...
+
+
+class HttpResolver(Protocol):
+    """Looks an HTTP GET or HEAD up. Called in the transfer loop: must not block longer than an open(2)."""
+
+    def __call__(self, request: http.Request, peer: Peer) -> Content | Missing | Reply | Upstream: ...
