@@ -1,0 +1,54 @@
+"""DHCPv4 messages for tests: the vectors by name, builders, and hypothesis strategies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from bootwire.wire import dhcp4
+from bootwire.wire.dhcp4 import Message
+
+VECTORS = Path(__file__).parent / "vectors" / "dhcp4"
+NAMES = sorted(path.stem for path in VECTORS.glob("*.hex"))
+
+
+def vector(name: str) -> bytes:
+    """The octets of tests/vectors/dhcp4/NAME.hex: hexadecimal, `00*64` for repeats, `#` to the end of a line."""
+    out = bytearray()
+    for line in (VECTORS / f"{name}.hex").read_text().splitlines():
+        for word in line.split("#", 1)[0].split():
+            octets, _, times = word.partition("*")
+            out += bytes.fromhex(octets) * int(times or 1)
+    return bytes(out)
+
+
+addresses = st.binary(min_size=4, max_size=4).map(lambda raw: ".".join(map(str, raw)))
+codes = st.integers(1, 254).filter(lambda code: code not in (dhcp4.OVERLOAD, dhcp4.MESSAGE_TYPE))
+values = st.binary(max_size=40) | st.binary(min_size=250, max_size=800)
+texts = st.binary(max_size=64).map(lambda raw: raw.rstrip(b"\0"))
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Message:
+    """Any message that `parse` could have made."""
+    options = draw(st.dictionaries(codes, values, max_size=8))
+    if draw(st.booleans()):
+        options[dhcp4.MESSAGE_TYPE] = draw(st.binary(min_size=1, max_size=1))
+    return Message(
+        op=draw(st.sampled_from([1, 2])),
+        htype=draw(st.integers(0, 255)),
+        hlen=draw(st.integers(0, 16)),
+        hops=draw(st.integers(0, 255)),
+        xid=draw(st.integers(0, 2**32 - 1)),
+        secs=draw(st.integers(0, 65535)),
+        flags=draw(st.integers(0, 65535)),
+        ciaddr=draw(addresses),
+        yiaddr=draw(addresses),
+        siaddr=draw(addresses),
+        giaddr=draw(addresses),
+        chaddr=draw(st.binary(min_size=16, max_size=16)),
+        sname=draw(texts),
+        file=draw(texts),
+        options=tuple(options.items()),
+    )
