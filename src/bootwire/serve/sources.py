@@ -1,0 +1,112 @@
+"""The operator's kernels and initrds, files or http(s) URLs: looked at before anything is served.
+
+Only the head and the size are read here; the octets are served later, files by descriptor, URLs streamed through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import urllib.parse
+from dataclasses import dataclass
+
+from bootwire.assets.catalog import LocalFile, RemoteFile
+
+HEAD = 64 * 1024
+"""Octets read to recognise a file: an ISO 9660 mark stands at 32,769, everything else within the first few KiB."""
+
+PROBE_SECONDS = 20.0
+"""How long a URL may take to show its head before we give up on it at start."""
+
+
+class SourceError(Exception):
+    """A kernel or initrd that cannot be used; the text says what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """head: at most HEAD octets; size: octets, or -1 where the server of a URL would not say."""
+
+    given: str
+    source: LocalFile | RemoteFile
+    head: bytes
+    size: int
+
+
+def is_url(given: str) -> bool:
+    """Whether `given` names an http or https URL; everything else is a file of this machine."""
+    return given.lower().startswith(("http://", "https://"))
+
+
+def split_list(given: tuple[str, ...]) -> list[str]:
+    """Initrds in order; "a.gz,b.gz" is two, unless a file has exactly that name or it is a URL without a further URL."""
+    names: list[str] = []
+    for item in given:
+        if "," not in item or os.path.exists(item):
+            names.append(item)
+            continue
+        parts = [part for part in item.split(",") if part]
+        if is_url(item) and not all(is_url(part) or os.path.exists(part) for part in parts):
+            names.append(item)
+        else:
+            names += parts
+    return names
+
+
+def examine(given: str) -> Examined:
+    """Read the head and the size of a file or URL.
+
+    Raises SourceError: no such file, not a regular file, empty, not permitted, URL that does not answer 200.
+    """
+    return asyncio.run(_examine_url(given)) if is_url(given) else _examine_file(given)
+
+
+def _examine_file(given: str) -> Examined:
+    path = os.path.abspath(given)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SourceError(f"no such file: {given}") from None
+    except OSError as error:
+        raise SourceError(f"cannot read {given}: {error.strerror}") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise SourceError(f"{given} is not a regular file")
+        if status.st_size == 0:
+            raise SourceError(f"{given} is empty")
+        return Examined(given, LocalFile(path), os.pread(fd, HEAD, 0), status.st_size)
+    finally:
+        os.close(fd)
+
+
+async def _examine_url(given: str) -> Examined:
+    import aiohttp  # a third of a second that only URLs need
+
+    if not urllib.parse.urlsplit(given).hostname:
+        raise SourceError(f"{given} names no host")
+    limit = aiohttp.ClientTimeout(total=PROBE_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit, trust_env=True, auto_decompress=False) as session,
+            session.get(given, headers={"Range": f"bytes=0-{HEAD - 1}", "Accept-Encoding": "identity"}) as answer,
+        ):
+            if answer.status not in (200, 206):
+                raise SourceError(f"{given} answers {answer.status} {answer.reason}")
+            size = _total(answer.status, answer.headers.get("Content-Range"), answer.headers.get("Content-Length"))
+            head = b""
+            while len(head) < HEAD and (chunk := await answer.content.read(HEAD - len(head))):
+                head += chunk
+    except TimeoutError:
+        raise SourceError(f"{given} did not answer within {PROBE_SECONDS:.0f} s") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise SourceError(f"cannot fetch {given}: {error}") from None
+    if not head:
+        raise SourceError(f"{given} is empty")
+    return Examined(given, RemoteFile(given), head, size)
+
+
+def _total(status: int, content_range: str | None, content_length: str | None) -> int:
+    said = (content_range or "").rpartition("/")[2] if status == 206 else (content_length or "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 19 else -1
