@@ -40,7 +40,7 @@ def is_url(given: str) -> bool:
 
 
 def split_list(given: tuple[str, ...]) -> list[str]:
-    """Initrds in order; "a.gz,b.gz" is two, unless a file has exactly that name or it is a URL without a further URL."""
+    """Initrds in order. "a.gz,b.gz" is two, unless a file has exactly that name, or it is one URL."""
     names: list[str] = []
     for item in given:
         if "," not in item or os.path.exists(item):
