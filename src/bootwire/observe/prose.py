@@ -1,0 +1,142 @@
+"""One fact, one terminal line: TIME MACHINE STEP DETAIL, stable and greppable (docs/reference/facts.md lists them).
+
+The MAC is on every line that is about a machine, and its address beside it where the fact knows it, so that
+`grep 52:54:00:12:34:56` is the story of one machine. Total over hostile text: whatever a fact holds, its line is
+printable and bounded.
+"""
+
+from __future__ import annotations
+
+from bootwire import facts
+from bootwire.facts import Fact, Record
+from bootwire.wire.text import printable
+
+HEADER = f"{'TIME':<8}  {'MACHINE':<34}  {'STEP':<9}  DETAIL"
+
+LINE_LIMIT = 1024
+"""Characters of a line: a fact has at most four texts of a peer, cut to 256 each."""
+
+# ECMA-48 section 8.3.117 (SGR)
+_RED, _GREEN, _YELLOW, _DIM, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
+
+
+def line(record: Record, utc_offset: int = 0, *, colour: bool = False) -> str:
+    """The line of one fact, without a line end.
+
+    utc_offset  seconds east of Greenwich, for the clock column
+    colour      SGR sequences around STEP; they are the only unprintable characters that a line can hold
+    """
+    fact = record.fact
+    minutes, second = divmod(int(record.wall) + utc_offset, 60)
+    step, address, detail = _columns(fact)
+    head = printable(f"{minutes // 60 % 24:02}:{minutes % 60:02}:{second:02}  {fact.machine or '-':<17}  {address:<15}")
+    step = printable(step)
+    if colour and (sgr := _sgr(fact)):
+        return f"{head}  {sgr}{step:<9}{_PLAIN}  {printable(detail, LINE_LIMIT)}"
+    return f"{head}  {step:<9}  {printable(detail, LINE_LIMIT)}"
+
+
+def is_milestone(fact: Fact) -> bool:
+    """Whether the terminal shows it without `-v`: what moves a boot on or stands in its way, not every exchange.
+
+    A silence is shown when it is about a machine that wanted a network boot, not for every host that asks for a lease.
+    """
+    match fact:
+        case facts.TransferStarted() | facts.SizeProbed() | facts.ConsoleSaid() | facts.PxeRequested():
+            return False
+        case facts.Silent():
+            return bool(fact.client)
+        case _:
+            return True
+
+
+def octets_text(octets: int) -> str:
+    """512 B, 289 KB, 12.1 MB, 1.5 GB: decimal units, as network speeds are."""
+    if octets < 1_000:
+        return f"{octets} B"
+    if octets < 1_000_000:
+        return f"{octets // 1_000} KB"
+    return f"{octets / 1e6:.1f} MB" if octets < 1_000_000_000 else f"{octets / 1e9:.1f} GB"
+
+
+def seconds_text(seconds: float) -> str:
+    """0.04s, 20.3s"""
+    return f"{seconds:.2f}s" if seconds < 1 else f"{seconds:.1f}s"
+
+
+def _columns(fact: Fact) -> tuple[str, str, str]:
+    """STEP, the machine's address or "", DETAIL; not escaped yet."""
+    match fact:
+        case facts.Listening():
+            place = f", {fact.interface}" if fact.interface else ""
+            how = "" if fact.how == "bound" else f" ({fact.how})"
+            return "listen", "", f"{fact.service} on {fact.address}:{fact.port}{place}{how}"
+        case facts.Warned():
+            return "warning", "", fact.what + (f"; to fix: {fact.fix}" if fact.fix else "")
+        case facts.Stopped():
+            return "stop", "", fact.because
+        case facts.Discovered():
+            arch = f" (arch {fact.arch})" if fact.arch >= 0 else ""
+            relay = f" through relay {fact.relay}" if fact.relay else ""
+            again = f", asked {fact.retry + 1} times" if fact.retry else ""
+            return "discover", "", f"{fact.client}{arch} on {fact.interface}{relay}{again}"
+        case facts.Offered():
+            offered = fact.boot_file or "nothing yet"
+            return "offer", "", f"{offered} from {fact.server} ({fact.recipe}): {fact.because}"
+        case facts.PxeRequested():
+            item = f", item {fact.item}" if fact.item >= 0 else ""
+            return "request", fact.address, f"{fact.client} asks port 4011 from port {fact.source_port}{item}"
+        case facts.PxeAnswered():
+            return "answer", fact.address, f"{fact.boot_file} from {fact.server}: {fact.because}"
+        case facts.Silent():
+            return "silence", "", f"{fact.service}: " + (f"{fact.client}: " if fact.client else "") + fact.because
+        case facts.Refused():
+            detail = f" [{fact.detail}]" if fact.detail else ""
+            return "refusal", fact.source, f"{fact.service}: {fact.because}{detail}"
+        case facts.AddressSeen():
+            return "address", fact.address, f"given by {fact.by}"
+        case facts.RivalSeen():
+            file = f" ({fact.boot_file})" if fact.boot_file else ""
+            return "rival", "", f"{fact.server} answers, too: {fact.what}{file}"
+        case facts.TransferStarted():
+            options = f", {fact.options}" if fact.options else ""
+            return fact.protocol, fact.peer, f"{fact.name}  begins, {octets_text(fact.octets)}{options}"
+        case facts.TransferDone():
+            resent = f", {octets_text(fact.resent)} sent again" if fact.resent else ""
+            speed = f", {octets_text(int(fact.octets / fact.seconds))}/s" if fact.seconds > 0 else ""
+            took = f"{octets_text(fact.octets)} in {seconds_text(fact.seconds)}{speed}"
+            return fact.protocol, fact.peer, f"{fact.name}  {took}{resent}"
+        case facts.TransferFailed():
+            where = f"after {octets_text(fact.octets)} and {seconds_text(fact.seconds)}"
+            return fact.protocol, fact.peer, f"{fact.name}  failed {where}: {fact.because}"
+        case facts.SizeProbed():
+            return "tftp", fact.peer, f"{fact.name}  only its size was asked for: {octets_text(fact.octets)}"
+        case facts.NotFound():
+            return fact.protocol, fact.peer, f"{fact.name}  not found: {fact.because}"
+        case facts.ScriptServed():
+            loader = f" for {fact.loader}" if fact.loader else ""
+            return "script", fact.peer, f"{fact.name}{loader}: {fact.because}"
+        case facts.ConsoleSaid():
+            return "console", fact.peer, fact.text
+        case facts.HandedOver():
+            return (
+                "hand-over",
+                fact.peer,
+                f"the kernel starts: {octets_text(fact.octets)} in {seconds_text(fact.seconds)}",
+            )
+        case _:
+            raise AssertionError(f"no sentence for {type(fact).__name__}")
+
+
+def _sgr(fact: Fact) -> str:
+    match fact:
+        case facts.Warned() | facts.RivalSeen():
+            return _YELLOW
+        case facts.TransferFailed() | facts.Refused():
+            return _RED
+        case facts.HandedOver():
+            return _GREEN
+        case facts.ConsoleSaid() | facts.Silent() | facts.NotFound() | facts.SizeProbed() | facts.TransferStarted():
+            return _DIM
+        case _:
+            return ""

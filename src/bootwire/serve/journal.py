@@ -1,0 +1,217 @@
+"""The journal: facts in from any thread, lines out at whatever pace the reader takes them.
+
+Serving never waits for a reader. `record` stamps and queues; one thread hands records to the subscribers; another
+formats and writes lines, because a stopped terminal or a full pipe may hold a write up for ever. Each queue is bounded:
+what does not fit is dropped, counted, and the count reported when there is room again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from bootwire.facts import Fact, Record, Warned
+from bootwire.observe import jsonlines, prose
+from bootwire.serve.loop import print_error
+
+CAPACITY = 65_536
+"""Facts that wait for a reader: a storm of 1,000 boots, at about 300 octets each some 20 MB at the very most."""
+
+BATCH = 512
+"""Facts formatted for one write."""
+
+PAUSE = 0.01
+"""Seconds that a thread lets facts gather after a batch: a storm costs a hundred wake-ups a second, not 100,000."""
+
+
+Item = TypeVar("Item")
+
+
+class Journal:
+    """Takes facts, stamps them, hands them on. `record` may be called from any thread, before `start`, too.
+
+    out          descriptor that lines go to, None for none; it is not closed
+    json         JSON lines instead of prose
+    verbose      every fact instead of the milestones (prose only: JSON lines are always complete)
+    colour       None: when `out` is a terminal, unless NO_COLOR is set (no-color.org) or TERM is dumb; FORCE_COLOR wins
+    capacity     facts that may wait, for the subscribers and for the writer each
+    """
+
+    def __init__(
+        self,
+        out: int | None = None,
+        *,
+        json: bool = False,
+        verbose: bool = False,
+        colour: bool | None = None,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self._queue: queue.SimpleQueue[tuple[float, int, Fact] | None] = queue.SimpleQueue()
+        self._capacity = capacity
+        self._lost = 0
+        self._losing = threading.Lock()
+        self._subscribers: list[Callable[[Record], None]] = []
+        self._writer: _Writer | None = None
+        if out is not None:
+            self._writer = _Writer(out, _formatter(out, json, verbose, colour), capacity, self.record)
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+
+    def record(self, fact: Fact) -> None:
+        """Take a fact now. Never blocks, never raises: a fact that does not fit is counted instead."""
+        waiting = self._queue
+        if waiting.qsize() < self._capacity:
+            waiting.put((time.time(), time.monotonic_ns(), fact))
+        else:
+            with self._losing:
+                self._lost += 1
+
+    def subscribe(self, take: Callable[[Record], None]) -> None:
+        """Have `take` called with every record, in order, in the journal's own thread. Call it before `start`."""
+        self._subscribers.append(take)
+
+    def start(self) -> None:
+        self._thread.start()
+        if self._writer:
+            self._writer.thread.start()
+
+    def close(self, patience: float = 2.0) -> None:
+        """Hand on what was recorded until now, waiting at most `patience` seconds for a reader who does not read."""
+        until = time.monotonic() + patience
+        self._queue.put(None)
+        self._thread.join(patience)
+        if self._writer:
+            self._writer.thread.join(max(0.0, until - time.monotonic()))
+
+    @property
+    def unwritten(self) -> int:
+        """Facts that were not written because the output was slow, full or closed."""
+        return self._writer.lost if self._writer else 0
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            for item in _gather(self._queue):
+                if item is None:
+                    ended = True
+                else:
+                    self._hand_on(Record(*item))
+            with self._losing:
+                lost, self._lost = self._lost, 0
+            if lost:
+                self._hand_on(_stamped(Warned("", f"{lost} facts were not recorded: more came than could be handled")))
+            if not ended:
+                time.sleep(PAUSE)
+        if self._writer:
+            self._writer.put(None)
+
+    def _hand_on(self, record: Record) -> None:
+        if self._writer:
+            self._writer.put(record)
+        for take in self._subscribers:
+            try:
+                take(record)
+            except Exception as error:
+                print_error(error)
+
+
+class _Writer:
+    """A thread that owns the slow end. `put` is for the journal's thread alone; each counter has one writing thread."""
+
+    def __init__(
+        self, out: int, text: Callable[[list[Record]], str], capacity: int, record: Callable[[Fact], None]
+    ) -> None:
+        self.thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._out = out
+        self._text = text
+        self._capacity = capacity
+        self._record = record
+        self._turned_away = 0  # by `put`
+        self._failed = 0  # by `_run`
+        self._reported = 0
+        self._gone = False  # nobody can ever read it again
+        self._torn = False  # the last line written was cut
+
+    @property
+    def lost(self) -> int:
+        return self._turned_away + self._failed
+
+    def put(self, record: Record | None) -> None:
+        if record is None or (not self._gone and self._queue.qsize() < self._capacity):
+            self._queue.put(record)
+        else:
+            self._turned_away += 1
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            items = _gather(self._queue)
+            records = [item for item in items if item is not None]
+            ended = len(records) < len(items)
+            lost = self.lost
+            if lost > self._reported:
+                because = f"{lost - self._reported} facts are missing above: whoever reads this was too slow"
+                records.append(_stamped(Warned("", because)))
+            if self._write(self._text(records)):
+                self._reported = lost
+            else:
+                self._failed += len(records) - (lost > self._reported)
+            if not ended:
+                time.sleep(PAUSE)
+
+    def _write(self, text: str) -> bool:
+        """Whether all of it went out. Waits as long as the reader does."""
+        left = memoryview((("\n" if self._torn else "") + text).encode("utf-8", "backslashreplace"))
+        while left and not self._gone:
+            try:
+                left = left[os.write(self._out, left) :]
+                self._torn = bool(left)
+            except BlockingIOError:  # somebody made the descriptor non-blocking: it may be shared, so it stays so
+                poll = select.poll()
+                poll.register(self._out, select.POLLOUT)
+                poll.poll()
+            except OSError as error:
+                if error.errno not in (errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET):
+                    return False  # a full disk may be emptied: the next batch is tried again
+                self._gone = True
+                self._record(Warned("", "nobody reads the journal's output any more: facts are no longer printed"))
+        return not self._gone
+
+
+def _gather(waiting: queue.SimpleQueue[Item]) -> list[Item]:
+    """Wait for one item, then take what else is there, up to a batch."""
+    items = [waiting.get()]
+    with contextlib.suppress(queue.Empty):
+        while len(items) < BATCH:
+            items.append(waiting.get_nowait())
+    return items
+
+
+def _stamped(fact: Fact) -> Record:
+    return Record(time.time(), time.monotonic_ns(), fact)
+
+
+def _formatter(out: int, json: bool, verbose: bool, colour: bool | None) -> Callable[[list[Record]], str]:
+    if json:
+        return lambda records: "".join([jsonlines.line(record) + "\n" for record in records])
+    paint = _wants_colour(out) if colour is None else colour
+
+    def text(records: list[Record]) -> str:
+        shown = [record for record in records if verbose or prose.is_milestone(record.fact)]
+        offset = time.localtime().tm_gmtoff
+        return "".join([prose.line(record, offset, colour=paint) + "\n" for record in shown])
+
+    return text
+
+
+def _wants_colour(out: int) -> bool:
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and os.isatty(out)

@@ -1,0 +1,65 @@
+"""Private network namespaces for tests: a thread that lives in one, so that nothing is left behind when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shlex
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+
+class Namespace:
+    """A network namespace of its own. Sockets made in `call` and programs started in it live there."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self.tid = self.call(_leave)
+        self.run("ip link set lo up")
+
+    def call(self, function: Callable[[], T]) -> T:
+        return self._thread.submit(function).result()
+
+    def run(self, command: str) -> str:
+        def go() -> str:
+            return subprocess.run(shlex.split(command), check=True, capture_output=True, text=True).stdout
+
+        return self.call(go)
+
+    def start(self, *command: str, **options: object) -> subprocess.Popen[bytes]:
+        return self.call(lambda: subprocess.Popen(command, **options))  # type: ignore[call-overload,no-any-return]
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+@contextlib.contextmanager
+def pair() -> Iterator[tuple[Namespace, Namespace]]:
+    """Two namespaces with a cable: 10.9.0.1/24 on `here` in the first, 10.9.0.2/24 on `there` in the second."""
+    one, two = Namespace(), Namespace()
+    try:
+        one.run("ip link add here address 02:00:00:00:00:01 type veth peer name there address 02:00:00:00:00:02")
+        one.run(f"ip link set there netns {two.tid}")
+        one.run("ip address add 10.9.0.1/24 dev here")
+        two.run("ip address add 10.9.0.2/24 dev there")
+        one.run("ip link set here up")
+        two.run("ip link set there up")
+        yield one, two
+    finally:
+        one.close()
+        two.close()
+
+
+def _leave() -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return threading.get_native_id()
