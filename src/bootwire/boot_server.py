@@ -1,1 +1,599 @@
-"""BootServer: engines and policy wired together, still without I/O."""
+"""BootServer: engines and policy wired together, still without I/O.
+
+Datagrams go in with their moment; what to send and what happened come out, in order. The rules of where a reply goes,
+what counts as a retry and what as a copy, and how long anything is remembered live here; what is offered lives in
+policy, how it is written in engine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+from bootwire.engine import MS, Ns, S
+from bootwire.engine import dhcp4 as engine
+from bootwire.facts import (
+    AddressSeen,
+    Discovered,
+    Fact,
+    Offered,
+    PxeAnswered,
+    PxeRequested,
+    Refused,
+    RivalSeen,
+    Silent,
+    Warned,
+)
+from bootwire.policy.client import Client, Kind, classify
+from bootwire.policy.decide import History, Offerings, Plan, Recipe, Silence, decide
+from bootwire.wire import dhcp4
+from bootwire.wire.dhcp4 import Message
+from bootwire.wire.reader import WireError
+from bootwire.wire.text import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """A UDP payload that arrived, or that we overheard.
+
+    source     where it came from: dotted IPv4, port
+    service    "dhcp": it came to port 67; "pxe": to port 4011. `observe` does not look at it
+    interface  name of the interface it arrived on
+    ours       our own IPv4 that this client reaches us by: the destination where it was unicast, else the address of
+               the interface (for a relayed one: of the interface that faces giaddr)
+    """
+
+    data: bytes
+    source: tuple[str, int]
+    service: Literal["dhcp", "pxe"]
+    interface: str
+    ours: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Effect: send `data` from `ours`:`from_port` to `to`; out of `interface` where `to` is 255.255.255.255."""
+
+    data: bytes
+    to: tuple[str, int]
+    from_port: int
+    ours: str
+    interface: str
+
+
+Effect = Send | Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chose and what there is to hand out.
+
+    mode  "proxy": answer DISCOVERs beside the network's DHCP server. "off": leave port 67 alone and answer port 4011
+          only, for networks whose DHCP server names us itself (PXE 2.1 section 2.2.3)
+    """
+
+    http_port: int = 80
+    mode: Literal["proxy", "off"] = "proxy"
+    offerings: Offerings = field(default_factory=Offerings)
+
+
+class BootServer:
+    """The DHCP side of one server: ProxyDHCP on port 67, boot server on port 4011, and an ear for the neighbours.
+
+    All memory is bounded (4,096 machines, the least recently seen forgotten first). One thread calls `receive`,
+    `observe` and `tick`; `machine_at` and the `note_` methods may be called from any. `settings` may be replaced.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._machines: _Lru[str, _Machine] = _Lru(_MACHINES)
+        self._macs: _Lru[str, str] = _Lru(_MACHINES)  # IPv4 -> MAC
+        self._worked: _Lru[str, Recipe] = _Lru(_FAMILIES)  # Client.family -> recipe
+        self._own: _Lru[str, None] = _Lru(_FAMILIES)  # our own addresses, as datagrams showed them
+        self._said: _Lru[tuple[str, ...], Ns] = _Lru(_MACHINES)  # facts not to repeat -> when last said
+        self._refusals = _Refusals()
+        self._rival_vendor_until: Ns = 0
+        self._notes: deque[tuple[str, str, Ns]] = deque(maxlen=_MACHINES)  # machine, loader ("": it started), when
+
+    def receive(self, datagram: Datagram, now: Ns) -> list[Effect]:
+        """Answer a datagram that came to port 67 or 4011. Anything may be in it; nothing in it raises."""
+        effects = self._catch_up(datagram, now)
+        try:
+            message = dhcp4.parse(datagram.data)
+        except WireError as error:
+            return effects + self._refusals.add(datagram, str(error), now)
+        if message.op != dhcp4.REQUEST:
+            return effects + self._refusals.add(datagram, "a server's reply sent to a server port", now)
+        if datagram.service == "pxe":
+            return effects + self._boot_request(datagram, message, now)
+        if message.type == dhcp4.DISCOVER:
+            return effects + self._discover(datagram, message, now)
+        if message.type == dhcp4.REQUEST_LEASE and engine.boot_item(message) is not None:
+            return effects + self._boot_request(datagram, message, now)
+        if message.type == dhcp4.REQUEST_LEASE:
+            return effects + self._lease_requested(message)
+        if message.type in (dhcp4.BOOTP, dhcp4.INFORM):
+            return effects + self._not_for_us(message, now)
+        return effects  # DECLINE, RELEASE and replies: between the client and its DHCP server
+
+    def observe(self, datagram: Datagram, now: Ns) -> list[Effect]:
+        """Learn from a datagram that was not for us: DHCP replies to port 68, REQUESTs. Never sends."""
+        effects = self._catch_up(datagram, now)
+        try:
+            message = dhcp4.parse(datagram.data)
+        except WireError:
+            return effects
+        if message.op == dhcp4.REQUEST:
+            return effects + (self._lease_requested(message) if message.type == dhcp4.REQUEST_LEASE else [])
+        if message.type == dhcp4.ACK and message.yiaddr != _NONE:
+            effects += self._address(message.mac, message.yiaddr, _server(message, datagram))
+        if message.type in (dhcp4.OFFER, dhcp4.ACK):
+            effects += self._rival(datagram, message, now)
+        return effects
+
+    @property
+    def deadline(self) -> Ns | None:
+        """When `tick` has something to say, None for never."""
+        return self._refusals.deadline
+
+    def tick(self, now: Ns) -> list[Effect]:
+        return [*self._refusals.due(now)]
+
+    def machine_at(self, address: str) -> str:
+        """MAC of the machine last seen with this IPv4 address, "" if none. Any thread."""
+        return self._macs.get(address) or ""
+
+    def note_loader_served(self, machine: str, name: str, now: Ns) -> None:
+        """A boot loader (catalog name) was fetched whole by this machine. Any thread."""
+        self._notes.append((machine, name, now))
+
+    def note_loader_started(self, machine: str, now: Ns) -> None:
+        """A loader shows a sign of life on this machine: it asked for its script. Any thread."""
+        self._notes.append((machine, "", now))
+
+    # --- port 67 ------------------------------------------------------------------------------------------------
+
+    def _discover(self, datagram: Datagram, message: Message, now: Ns) -> list[Effect]:
+        client = classify(message)
+        if client.kind in _NOT_NETBOOT:
+            return self._not_for_us(message, now, client)
+        memory = self._machine(client, message)
+        if memory.is_copy(message, now):
+            if message.giaddr in memory.answered or len(memory.answered) == _COPIES:
+                return []
+            effects: list[Effect] = []
+        else:
+            memory.begin(client, message, now)
+            effects = [_discovered(datagram, message, client, memory.retry)]
+        memory.answered = (*memory.answered, message.giaddr)
+        if self.settings.mode == "off":
+            return effects + self._silent(client, "dhcp", "port 67 is left alone (--mode off)", now)
+        plan = decide(client, self.settings.offerings, self._history(memory, now))
+        if isinstance(plan, Silence):
+            return effects + self._silent(client, "dhcp", plan.because, now)
+        to = _to_client(datagram, message)
+        if isinstance(to, Silence):
+            return effects + self._silent(client, "dhcp", to.because, now)
+        answer = self._answer(client, plan, datagram.ours)
+        reply = engine.offer(message, answer)
+        if reply is None:
+            return effects + self._silent(client, "dhcp", "no offer fits the size that its option 57 allows", now)
+        memory.shape = plan.recipe
+        file = printable(answer.boot_file)
+        return [
+            *effects,
+            Send(dhcp4.emit(reply), to, dhcp4.SERVER_PORT, datagram.ours, datagram.interface),
+            Offered(
+                client.machine, plan.recipe, file, datagram.ours, datagram.interface, _because(client, plan, plan.how)
+            ),
+            *self._warnings(client, plan, now),
+        ]
+
+    def _not_for_us(self, message: Message, now: Ns, client: Client | None = None) -> list[Effect]:
+        """A BOOTP request, an INFORM, or a DISCOVER of somebody who does not want to boot from the network."""
+        client = client or classify(message)
+        if message.type == dhcp4.INFORM and client.kind is not Kind.BSDP:
+            return []  # an ordinary host asks its DHCP server for settings
+        plan = decide(client, self.settings.offerings, History())
+        return self._silent(client, "dhcp", plan.because, now)
+
+    def _lease_requested(self, message: Message) -> list[Effect]:
+        """A DHCPREQUEST to the network's DHCP server: the address it is about to have, or has."""
+        address = dhcp4.address(message.option(dhcp4.REQUESTED_ADDRESS))
+        if not address and message.ciaddr != _NONE:
+            address = message.ciaddr
+        return self._address(message.mac, address, dhcp4.address(message.option(dhcp4.SERVER_ID))) if address else []
+
+    def _address(self, machine: str, address: str, by: str) -> list[Effect]:
+        """Remember who has which address; tell it once, and only of machines that boot from the network."""
+        if not machine:
+            return []
+        self._macs.put(address, machine)
+        memory = self._machines.get(machine)
+        if memory is None or memory.address == address:
+            return []
+        memory.address = address
+        return [AddressSeen(machine, address, by)]
+
+    # --- port 4011, and boot server discovery by broadcast ------------------------------------------------------
+
+    def _boot_request(self, datagram: Datagram, message: Message, now: Ns) -> list[Effect]:
+        service = datagram.service
+        client = classify(message)
+        if message.type not in (dhcp4.REQUEST_LEASE, dhcp4.INFORM):
+            kind = dhcp4.TYPE_NAMES[message.type] if message.type < len(dhcp4.TYPE_NAMES) else str(message.type)
+            return self._silent(client, service, f"a boot server takes REQUEST and INFORM, not {kind}", now)
+        address = message.ciaddr if message.ciaddr != _NONE else datagram.source[0]
+        item = engine.boot_item(message)
+        if client.kind in _NOT_NETBOOT:
+            return self._silent(client, service, "a boot server request without a PXE client's options", now)
+        memory = self._machine(client, message)
+        effects: list[Effect] = []
+        if client.machine and address != _NONE:
+            self._macs.put(address, client.machine)
+        asked = item[0] if item else -1
+        effects.append(PxeRequested(client.machine, client.summary, address, datagram.source[1], asked))
+        if item and item[1] & engine.CREDENTIALS:
+            return effects + self._silent(
+                client, service, "it wants a signed boot item (BIS), which is not served", now
+            )
+        if item and service == "dhcp" and asked != engine.MENU_TYPE:
+            because = f"it looks for a boot server of type {asked}, which this one is not"
+            return effects + self._silent(client, service, because, now)
+        plan = decide(client, self.settings.offerings, self._history(memory, now))
+        if isinstance(plan, Silence):
+            return effects + self._silent(client, service, plan.because, now)
+        memory.shape = memory.shape or plan.recipe
+        self._it_worked(memory)
+        answer = self._answer(client, plan, datagram.ours)
+        reply = engine.acknowledge(message, answer)
+        if reply is None:
+            return effects + self._silent(client, service, "no answer fits the size that its option 57 allows", now)
+        data = dhcp4.emit(reply)
+        port = dhcp4.PXE_PORT if service == "pxe" else dhcp4.SERVER_PORT
+        tos = _to_booter(datagram, message)
+        if not tos:
+            because = f"its address {printable(datagram.source[0])} is none that an answer could reach"
+            return effects + self._silent(client, service, because, now)
+        return [
+            *effects,
+            *(Send(data, to, port, datagram.ours, datagram.interface) for to in tos),
+            PxeAnswered(client.machine, printable(answer.boot_file), datagram.ours, address, _because(client, plan)),
+            *self._warnings(client, plan, now),
+        ]
+
+    # --- neighbours ---------------------------------------------------------------------------------------------
+
+    def _rival(self, datagram: Datagram, message: Message, now: Ns) -> list[Effect]:
+        """Is this reply another network boot server's? With an address in it, it is none of ours whoever sent it."""
+        vendor = message.option(dhcp4.VENDOR_CLASS) or b""
+        claims = vendor.startswith((b"PXEClient", b"HTTPClient"))
+        file = message.boot_file
+        server = _server(message, datagram)
+        if message.yiaddr == _NONE:
+            own = self._own.has(server) or self._own.has(datagram.source[0])
+            if not claims or own or message.type != dhcp4.OFFER:
+                return []
+            return self._once(now, S * 60, RivalSeen(message.mac, server, "proxy offer", printable(file)), server)
+        effects: list[Effect] = []
+        if claims:
+            self._rival_vendor_until = now + _RIVAL_REMEMBERED
+            what = f"the DHCP server {server} sends option 60 ({printable(vendor, 20)}), so machines look for PXE there"
+            fix = f"remove option 60 (vendor class) from the DHCP server {server}: it is left over from another setup"
+            effects += self._once(now, S * 3600, Warned("", what, fix), server, "option 60")
+        if file and datagram.ours.encode() not in file and not self._own.has(message.siaddr):
+            seen = RivalSeen(message.mac, server, "offer with a boot file", printable(file))
+            effects += self._once(now, S * 60, seen, server)
+            what = (
+                f"the DHCP server {server} names a boot file of its own ({printable(file, 80)}); iPXE follows that one"
+            )
+            fix = f"remove the boot file (option 67, `filename`, `dhcp-boot`) from the DHCP server {server}"
+            effects += self._once(now, S * 3600, Warned("", what, fix), server, "boot file")
+        return effects
+
+    # --- memory -------------------------------------------------------------------------------------------------
+
+    def _catch_up(self, datagram: Datagram, now: Ns) -> list[Effect]:
+        """What is due before a datagram is looked at."""
+        self._own.put(datagram.ours, None)
+        while self._notes:
+            machine, name, at = self._notes.popleft()
+            memory = self._machines.get(machine)
+            if memory is None:
+                continue
+            if name:
+                memory.served, memory.served_at, memory.alive = (*memory.served[-7:], name), at, False
+                self._it_worked(memory)
+            else:
+                memory.alive, memory.dead = True, ()
+        return [*self._refusals.due(now)]
+
+    def _machine(self, client: Client, message: Message) -> _Machine:
+        key = client.machine or message.chaddr.hex()
+        memory = self._machines.get(key)
+        if memory is None:
+            memory = _Machine()
+        self._machines.put(key, memory)
+        memory.family = client.family
+        return memory
+
+    def _history(self, memory: _Machine, now: Ns) -> History:
+        return History(
+            retry=memory.retry,
+            served=memory.served,
+            dead=memory.dead,
+            worked=self._worked.get(memory.family),
+            rival_vendor=now < self._rival_vendor_until,
+        )
+
+    def _it_worked(self, memory: _Machine) -> None:
+        """The machine came further with the shape it was last offered: machines like it get that one first."""
+        if memory.shape in _SHAPES and memory.family:
+            self._worked.put(memory.family, memory.shape)
+
+    def _once(self, now: Ns, every: Ns, fact: Fact, *key: str) -> list[Effect]:
+        """`fact`, unless one with the same key was told less than `every` ago."""
+        last = self._said.get((fact.kind, *key))
+        if last is not None and now - last < every:
+            return []
+        self._said.put((fact.kind, *key), now)
+        return [fact]
+
+    def _silent(self, client: Client, service: str, because: str, now: Ns) -> list[Effect]:
+        fact = Silent(client.machine, service, because, client.summary)
+        return self._once(now, S * 60, fact, client.machine, service, because) if client.machine else [fact]
+
+    def _warnings(self, client: Client, plan: Plan, now: Ns) -> list[Effect]:
+        told: list[Effect] = []
+        for what, fix in plan.warnings:
+            told += self._once(now, S * 600, Warned(client.machine, what, fix), client.machine, what)
+        return told
+
+    def _answer(self, client: Client, plan: Plan, ours: str) -> engine.Answer:
+        if plan.recipe == "raspberry":
+            file = ""
+        elif not plan.loader:
+            file = script_url(ours, self.settings.http_port, client.machine)
+        elif plan.over == "http":
+            file = blob_url(ours, self.settings.http_port, client.machine, plan.loader)
+        else:
+            file = loader_name(client.machine, plan.loader)
+        return engine.Answer(plan.recipe, ours, file.encode(), client.vendor)
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+def loader_name(machine: str, name: str) -> str:
+    """TFTP name of a loader for one machine: "52-54-00-12-34-56/x86_64/snponly.efi"; the bare name without a MAC."""
+    return f"{machine.replace(':', '-')}/{name}" if machine else name
+
+
+def script_url(ours: str, port: int, machine: str) -> str:
+    """URL of the iPXE script: "http://192.0.2.10/boot.ipxe?mac=52-54-00-12-34-56"."""
+    return f"{_base(ours, port)}/boot.ipxe" + (f"?mac={machine.replace(':', '-')}" if machine else "")
+
+
+def blob_url(ours: str, port: int, machine: str, name: str) -> str:
+    """URL of a loader, kernel or initrd: "http://192.0.2.10/boot/52-54-00-12-34-56/x86_64/snponly.efi".
+
+    Without a MAC the machine's part is "any".
+    """
+    return f"{_base(ours, port)}/boot/{machine.replace(':', '-') or 'any'}/{name}"
+
+
+def split_machine(name: str) -> tuple[str, str]:
+    """The MAC and the rest of a name as `loader_name` makes it, leading slashes allowed; ("", name) if it has no MAC.
+
+    "52-54-00-12-34-56/x86_64/snponly.efi" is ("52:54:00:12:34:56", "x86_64/snponly.efi").
+    """
+    found = _MACHINE.match(name)
+    return (found[1].lower().replace("-", ":"), name[found.end() :]) if found else ("", name)
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------
+
+_NONE = "0.0.0.0"
+_MACHINE = re.compile(r"/*((?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2})/")
+_NOT_NETBOOT = (Kind.HOST, Kind.BOOTP, Kind.BSDP)
+_SHAPES: tuple[Recipe, ...] = ("direct", "binl", "menu")
+
+_MACHINES = 4_096  # machines remembered
+_FAMILIES = 256  # kinds of firmware remembered
+_COPY: Ns = 500 * MS  # the shortest retry seen is iPXE's, 1 s (src/config/dhcp.h); relays' copies come within ms
+_COPIES = 16  # relays that may forward one DISCOVER to us
+_SAME_ATTEMPT: Ns = 60 * S  # the longest pause inside one attempt is 16 s (PXE 2.1 section 2.2.1: 4, 8, 16, 32)
+_SAME_BOOT: Ns = 120 * S  # from a loader's last octet to its own DISCOVER: seconds; people take longer to reset twice
+_RIVAL_REMEMBERED: Ns = 3600 * S
+
+
+@dataclass(slots=True)
+class _Machine:
+    """What is remembered of one machine."""
+
+    xid: int = -1
+    secs: int = 0
+    seen_at: Ns = 0
+    retry: int = 0
+    answered: tuple[str, ...] = ()  # giaddrs of the copies of the last DISCOVER that were dealt with
+    family: str = ""
+    shape: Recipe | None = None  # last offered in this attempt
+    served: tuple[str, ...] = ()  # loaders fetched whole in this boot
+    served_at: Ns = 0
+    alive: bool = True  # the loader served last has shown itself
+    dead: tuple[str, ...] = ()
+    address: str = ""
+
+    def is_copy(self, message: Message, now: Ns) -> bool:
+        return message.xid == self.xid and now - self.seen_at < _COPY
+
+    def begin(self, client: Client, message: Message, now: Ns) -> None:
+        """Account for a DISCOVER that is no copy: another try of the same attempt, another attempt, or a new boot."""
+        firmware = client.kind is not Kind.IPXE
+        again = (
+            message.xid == self.xid
+            and now - self.seen_at < _SAME_ATTEMPT
+            and (message.secs >= self.secs or not firmware)
+            and not (firmware and self.served)
+        )
+        self.retry = self.retry + 1 if again else 0
+        if not again:
+            self.shape = None
+            self._new_boot(client, firmware, now)
+        self.xid, self.secs, self.seen_at, self.answered = message.xid, message.secs, now, ()
+
+    def _new_boot(self, client: Client, firmware: bool, now: Ns) -> None:
+        """Forget what belongs to the boot before; a loader that died in it is remembered until one lives."""
+        if not firmware:
+            capable = isinstance(decide(client, Offerings(), History()), Plan)
+            if capable:
+                self.alive, self.dead, self.served = True, (), ()
+            elif now - self.served_at >= _SAME_BOOT:
+                self.served = ()
+            return
+        if self.served and not self.alive and now - self.served_at < _SAME_BOOT:
+            self.dead = tuple(dict.fromkeys((*self.dead, self.served[-1])))[-8:]
+        self.served, self.address = (), ""
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class _Lru(Generic[_K, _V]):
+    """A mapping that forgets what was put longest ago. `get` and `has` change nothing, so any thread may call them."""
+
+    __slots__ = ("_entries", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: dict[_K, _V] = {}
+
+    def get(self, key: _K) -> _V | None:
+        return self._entries.get(key)
+
+    def has(self, key: _K) -> bool:
+        return key in self._entries
+
+    def put(self, key: _K, value: _V) -> None:
+        self._entries.pop(key, None)
+        self._entries[key] = value
+        if len(self._entries) > self._size:
+            del self._entries[next(iter(self._entries))]
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """Refused facts at a bearable rate: five in ten seconds one by one, the rest as a count when the ten are over."""
+
+    started: Ns = 0
+    told: int = 0
+    untold: int = 0
+    last: tuple[str, str, str] = field(default=("", "", ""))  # service, source, because
+
+    EACH = 5
+    SPAN = 10 * S
+
+    @property
+    def deadline(self) -> Ns | None:
+        return self.started + self.SPAN if self.untold else None
+
+    def add(self, datagram: Datagram, because: str, now: Ns) -> list[Effect]:
+        source = f"{datagram.source[0]}:{datagram.source[1]}"
+        if now - self.started >= self.SPAN:
+            self.started, self.told = now, 0
+        if self.told < self.EACH:
+            self.told += 1
+            return [Refused("", datagram.service, source, because, datagram.data[:64].hex())]
+        self.untold += 1
+        self.last = (datagram.service, source, because)
+        return []
+
+    def due(self, now: Ns) -> Iterable[Fact]:
+        if not self.untold or now - self.started < self.SPAN:
+            return ()
+        service, source, because = self.last
+        summary = f"{self.untold:,} more in {self.SPAN // S} s, the last one: {because}"
+        self.untold = 0
+        return (Refused("", service, source, summary),)
+
+
+def _base(ours: str, port: int) -> str:
+    return f"http://{ours}" if port == 80 else f"http://{ours}:{port}"
+
+
+def _server(message: Message, datagram: Datagram) -> str:
+    return dhcp4.address(message.option(dhcp4.SERVER_ID)) or datagram.source[0]
+
+
+def _because(client: Client, plan: Plan, how: str = "") -> str:
+    because = f"{plan.because}; {how}" if how else plan.because
+    oddities = [quirk.name for quirk in client.quirks]
+    return f"{because} [{', '.join(oddities)}]" if oddities else because
+
+
+def _discovered(datagram: Datagram, message: Message, client: Client, retry: int) -> Discovered:
+    return Discovered(
+        client.machine,
+        client=client.summary,
+        arch=client.architecture,
+        uuid=client.uuid,
+        xid=message.xid,
+        interface=datagram.interface,
+        relay="" if message.giaddr == _NONE else message.giaddr,
+        vendor_class=client.vendor_class,
+        user_class=client.user_class,
+        retry=retry,
+    )
+
+
+def _to_client(datagram: Datagram, message: Message) -> tuple[str, int] | Silence:
+    """Where an OFFER goes: to the relay if there is one (RFC 2131 section 4.1), else to everybody on port 68."""
+    relay = message.giaddr
+    if relay == _NONE:
+        return "255.255.255.255", dhcp4.CLIENT_PORT
+    to = relay, _relay_port(datagram, message)
+    if not _reachable(to, datagram.ours):
+        return Silence(f"its relay address {relay} is none that an answer could reach")
+    return to
+
+
+def _relay_port(datagram: Datagram, message: Message) -> int:
+    """67, or where the relay says so its own source port (RFC 8357 section 5.1)."""
+    value = message.option(dhcp4.RELAY_AGENT)
+    if value is not None:
+        try:
+            if any(code == dhcp4.RELAY_PORT for code, _ in dhcp4.sub_options(value, padded=False)):
+                return datagram.source[1] or dhcp4.SERVER_PORT
+        except WireError:
+            pass  # not ours to judge: the option is echoed as it came
+    return dhcp4.SERVER_PORT
+
+
+def _to_booter(datagram: Datagram, message: Message) -> list[tuple[str, int]]:
+    """Where a boot server's ACK goes: back to where the request came from, whatever port that is (EDK2 sends from 4011,
+    iPXE from 68). A client that says it has no address is answered by broadcast, too (dnsmasq rfc2131.c).
+    """
+    everybody = ("255.255.255.255", dhcp4.CLIENT_PORT)
+    if datagram.service == "dhcp":  # discovery by broadcast; clients listen on port 68
+        if message.giaddr != _NONE:
+            relay = _to_client(datagram, message)
+            return [] if isinstance(relay, Silence) else [relay]
+        if message.ciaddr == _NONE or message.flags & dhcp4.BROADCAST:
+            return [everybody]
+        to = message.ciaddr, dhcp4.CLIENT_PORT
+        return [to] if _reachable(to, datagram.ours) else []
+    direct = [datagram.source] if _reachable(datagram.source, datagram.ours) else []
+    return [*direct, everybody] if message.ciaddr == _NONE else direct
+
+
+def _reachable(to: tuple[str, int], ours: str) -> bool:
+    """May a reply go there? Not to 0/8, multicast, broadcast or our own services; to loopback only from loopback."""
+    address, port = to
+    first = int(address.split(".", 1)[0])
+    if address == ours and port in (dhcp4.SERVER_PORT, dhcp4.PXE_PORT):
+        return False
+    return port > 0 and 0 < first < 224 and (first != 127 or ours.startswith("127."))
