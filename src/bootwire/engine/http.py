@@ -1,0 +1,220 @@
+"""HTTP/1.1, the server's side: octets in, requests out one at a time; and what a GET or HEAD is answered with.
+
+Rules 3 and 4 bend for speed here: an answer is a head and two offsets, for the edge to send as it likes best.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bootwire.engine import Ns, S
+from bootwire.wire import http
+from bootwire.wire.reader import WireError
+
+HEAD_TIME: Ns = 10 * S
+"""From accept, or from the first octet after an idle time, to the whole head. No octet resets it: that is what
+slow-header attacks live on (CIS nginx benchmark 5.2.1: 10 s)."""
+
+IDLE_TIME: Ns = 60 * S
+"""How long a kept connection may say nothing. iPXE itself drops its pooled connections after 10 s (httpconn.c)."""
+
+METHODS = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that gets an error and the connection's end. detail: octets of it for the journal."""
+
+    status: int
+    because: str
+    detail: bytes
+
+
+class Connection:
+    """One connection in requests and answers.
+
+    `receive` octets while no request is being answered; it returns the next request, a refusal (send the error,
+    then close), or None (more octets are needed). When the answer is out, `finish` says what comes next, out of what
+    the peer sent ahead. The edge reads nothing meanwhile, so that at most one head and one read are ever held.
+
+    deadline   close the connection then, unless a request is being answered
+    fresh      no complete request has come yet
+    """
+
+    __slots__ = ("_buffer", "_idle", "deadline", "fresh")
+
+    def __init__(self, now: Ns) -> None:
+        self.deadline = now + HEAD_TIME
+        self.fresh = True
+        self._buffer = b""
+        self._idle = False
+
+    def receive(self, data: bytes, now: Ns) -> http.Request | Refusal | None:
+        if self._idle:
+            self._idle = False
+            self.deadline = now + HEAD_TIME
+        scanned = len(self._buffer)
+        self._buffer = self._buffer + data if scanned else data
+        return self._next(scanned)
+
+    def finish(self, now: Ns) -> http.Request | Refusal | None:
+        result = self._next(0) if self._buffer else None
+        if result is None:
+            self._idle = not self._buffer
+            self.deadline = now + (IDLE_TIME if self._idle else HEAD_TIME)
+        return result
+
+    def leftover(self) -> bytes:
+        """What the peer has sent beyond the request being answered."""
+        return self._buffer
+
+    def _next(self, scanned: int) -> http.Request | Refusal | None:
+        buffer = self._buffer
+        if buffer[:1] in (b"\r", b"\n"):  # empty lines before a request line (RFC 9112 section 2.2)
+            self._buffer = buffer = buffer.lstrip(b"\r\n")
+        end = buffer.find(b"\r\n\r\n", max(0, scanned - 3)) + 4
+        if end == 3:
+            return _hopeless(buffer, max(0, scanned - 1))
+        head = buffer[:end]
+        self._buffer = buffer[end:]
+        try:
+            request = http.parse_request(head)
+        except WireError as error:
+            return Refusal(_STATUS.get(error.what, 400), error.what, head)
+        self.fresh = False
+        if request.method not in METHODS:
+            return Refusal(405, f"method {request.method}", head)
+        if "transfer-encoding" in request.headers or int(request.headers.get("content-length", 0)):
+            return Refusal(413, f"{request.method} with a body", head)
+        return request
+
+
+_STATUS = {
+    http.LONG_TARGET: 414,
+    http.LONG_LINE: 431,
+    http.LONG_HEAD: 431,
+    http.MANY_FIELDS: 431,
+    http.OTHER_VERSION: 505,
+}
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+
+def _hopeless(buffer: bytes, at: int) -> Refusal | None:
+    """A refusal where no further octet could make a head of this; only octets from `at` on are new."""
+    if len(buffer) > http.MAX_LINE and b"\n" not in buffer[: http.MAX_LINE + 2]:
+        return Refusal(414, http.LONG_TARGET, buffer)
+    if len(buffer) >= http.MAX_HEAD:
+        return Refusal(431, http.LONG_HEAD, buffer)
+    if _BARE_LF.search(buffer, at):
+        return Refusal(400, "line that ends in a bare line feed", buffer)
+    return None
+
+
+def keeps(request: http.Request) -> bool:
+    """Whether the connection outlives the answer (RFC 9112 section 9.3)."""
+    said = request.headers.get("connection")
+    if said is None:
+        return request.version == 11
+    tokens = [token.strip(" \t").lower() for token in said.split(",")]
+    return "close" not in tokens and (request.version == 11 or "keep-alive" in tokens)
+
+
+# --- answers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """head: to send first; then octets [start, stop) of the content, none where start == stop."""
+
+    status: int
+    head: bytes
+    start: int
+    stop: int
+
+
+_SPECIAL = frozenset(("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
+
+
+def plain(request: http.Request) -> bool:
+    """Whether every such request for the same octets gets the same answer: a GET that asks for nothing special."""
+    headers = request.headers
+    return (
+        request.method == "GET"
+        and request.version == 11
+        and headers.get("connection", "keep-alive").lower() == "keep-alive"
+        and _SPECIAL.isdisjoint(headers)
+    )
+
+
+def answer(request: http.Request, date: str, size: int, media_type: str, etag: str, modified: str) -> Answer:
+    """The answer to a GET or HEAD for `size` octets: whole, a part, or a status that says why not.
+
+    date      HTTP date of now
+    etag      strong and quoted, or ""
+    modified  HTTP date, or ""
+
+    Order of preconditions: RFC 9110 section 13.2.2. A Range counts for GET only (section 14.2).
+    """
+    headers = request.headers
+    fields = [("Date", date), ("Server", "bootwire")]
+    validators = [(name, value) for name, value in (("ETag", etag), ("Last-Modified", modified)) if value]
+    status, start, stop = 200, 0, size
+    if not _SPECIAL.isdisjoint(headers):
+        status = _precondition(headers, etag, modified)
+        if status == 200 and "range" in headers and request.method == "GET" and _if_range(headers, etag, modified):
+            part = http.parse_range(headers["range"], size)
+            if part is not None:
+                start, stop = part
+                status = 206 if start < stop else 416
+    if status in (200, 206):
+        fields += [("Content-Type", media_type), ("Content-Length", str(stop - start)), ("Accept-Ranges", "bytes")]
+        if status == 206:
+            fields.append(("Content-Range", f"bytes {start}-{stop - 1}/{size}"))
+    elif status == 416:
+        fields += [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
+    elif status == 412:
+        fields.append(("Content-Length", "0"))
+    head = http.emit_head(status, fields + validators + connection_field(request))
+    if request.method == "HEAD" or status not in (200, 206):
+        start = stop = 0
+    return Answer(status, head, start, stop)
+
+
+def connection_field(request: http.Request) -> list[tuple[str, str]]:
+    """The Connection field of an answer, where one is needed: it says what is not the version's default."""
+    kept = keeps(request)
+    if kept == (request.version == 11):
+        return []
+    return [("Connection", "keep-alive" if kept else "close")]
+
+
+def _precondition(headers: Mapping[str, str], etag: str, modified: str) -> int:
+    if "if-match" in headers:
+        if not http.matches(headers["if-match"], etag, weak=False):
+            return 412
+    elif "if-unmodified-since" in headers and _is_later(modified, headers["if-unmodified-since"]):
+        return 412
+    if "if-none-match" in headers:
+        if http.matches(headers["if-none-match"], etag, weak=True):
+            return 304
+    elif "if-modified-since" in headers and _is_later(modified, headers["if-modified-since"]) is False:
+        return 304
+    return 200
+
+
+def _if_range(headers: Mapping[str, str], etag: str, modified: str) -> bool:
+    """Whether the Range counts: the peer's part is of these very octets (RFC 9110 section 13.1.5)."""
+    said = headers.get("if-range")
+    if said is None:
+        return True
+    if said.endswith('"'):
+        return bool(etag) and said == etag
+    return bool(modified) and http.parse_date(said) == http.parse_date(modified)
+
+
+def _is_later(modified: str, said: str) -> bool | None:
+    """Whether `modified` is after the date that the peer said; None where either is no date."""
+    ours, theirs = http.parse_date(modified), http.parse_date(said)
+    return None if ours is None or theirs is None else ours > theirs
