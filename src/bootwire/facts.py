@@ -156,7 +156,11 @@ class RivalSeen(Fact):
 
 @dataclass(frozen=True, slots=True)
 class TransferStarted(Fact):
-    """protocol: tftp or http. options: what was agreed ("blksize 1468, windowsize 4"), may be ""."""
+    """protocol: tftp or http. octets: -1 where nobody knows beforehand.
+
+    options: what was agreed ("blksize 1468, windowsize 4", "octets 0-99 of 1000"), may be "". An HTTP transfer that
+    is over as soon as it begins, because one send took it all, has only its TransferDone.
+    """
 
     kind: ClassVar[str] = "transfer-start"
     protocol: str
@@ -194,7 +198,7 @@ class TransferFailed(Fact):
 
 @dataclass(frozen=True, slots=True)
 class SizeProbed(Fact):
-    """The client asked for the size and hung up (RFC 2349 tsize, then ERROR 8 or 0): normal for EDK2 and Intel ROMs."""
+    """The client asked for the size alone: RFC 2349 tsize, then ERROR 8 or 0 (EDK2, Intel ROMs), or HTTP HEAD."""
 
     kind: ClassVar[str] = "size-probe"
     name: str

@@ -40,14 +40,12 @@ class Connection:
     the peer sent ahead. The edge reads nothing meanwhile, so that at most one head and one read are ever held.
 
     deadline   close the connection then, unless a request is being answered
-    fresh      no complete request has come yet
     """
 
-    __slots__ = ("_buffer", "_idle", "deadline", "fresh")
+    __slots__ = ("_buffer", "_idle", "deadline")
 
     def __init__(self, now: Ns) -> None:
         self.deadline = now + HEAD_TIME
-        self.fresh = True
         self._buffer = b""
         self._idle = False
 
@@ -83,7 +81,6 @@ class Connection:
             request = http.parse_request(head)
         except WireError as error:
             return Refusal(_STATUS.get(error.what, 400), error.what, head)
-        self.fresh = False
         if request.method not in METHODS:
             return Refusal(405, f"method {request.method}", head)
         if "transfer-encoding" in request.headers or int(request.headers.get("content-length", 0)):
@@ -148,6 +145,11 @@ def plain(request: http.Request) -> bool:
     )
 
 
+def plain_fields(size: int, media_type: str, etag: str, modified: str) -> bytes:
+    """The header fields of the answer to a `plain` request, and the empty line; status line and Date go before them."""
+    return http.emit_head(200, _fields(0, size, media_type, etag, modified)).partition(b"\r\n")[2]
+
+
 def answer(request: http.Request, date: str, size: int, media_type: str, etag: str, modified: str) -> Answer:
     """The answer to a GET or HEAD for `size` octets: whole, a part, or a status that says why not.
 
@@ -158,8 +160,6 @@ def answer(request: http.Request, date: str, size: int, media_type: str, etag: s
     Order of preconditions: RFC 9110 section 13.2.2. A Range counts for GET only (section 14.2).
     """
     headers = request.headers
-    fields = [("Date", date), ("Server", "bootwire")]
-    validators = [(name, value) for name, value in (("ETag", etag), ("Last-Modified", modified)) if value]
     status, start, stop = 200, 0, size
     if not _SPECIAL.isdisjoint(headers):
         status = _precondition(headers, etag, modified)
@@ -168,15 +168,19 @@ def answer(request: http.Request, date: str, size: int, media_type: str, etag: s
             if part is not None:
                 start, stop = part
                 status = 206 if start < stop else 416
-    if status in (200, 206):
-        fields += [("Content-Type", media_type), ("Content-Length", str(stop - start)), ("Accept-Ranges", "bytes")]
-        if status == 206:
+    match status:
+        case 200:
+            fields = _fields(start, stop, media_type, etag, modified)
+        case 206:
+            fields = _fields(start, stop, media_type, etag, modified)
             fields.append(("Content-Range", f"bytes {start}-{stop - 1}/{size}"))
-    elif status == 416:
-        fields += [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
-    elif status == 412:
-        fields.append(("Content-Length", "0"))
-    head = http.emit_head(status, fields + validators + connection_field(request))
+        case 304:
+            fields = _validators(etag, modified)
+        case 416:
+            fields = [("Content-Range", f"bytes */{size}"), ("Content-Length", "0")]
+        case _:
+            fields = [("Content-Length", "0")]
+    head = http.emit_head(status, [("Date", date), *fields, *connection_field(request)])
     if request.method == "HEAD" or status not in (200, 206):
         start = stop = 0
     return Answer(status, head, start, stop)
@@ -188,6 +192,20 @@ def connection_field(request: http.Request) -> list[tuple[str, str]]:
     if kept == (request.version == 11):
         return []
     return [("Connection", "keep-alive" if kept else "close")]
+
+
+def _fields(start: int, stop: int, media_type: str, etag: str, modified: str) -> list[tuple[str, str]]:
+    return [
+        ("Server", "bootwire"),
+        ("Content-Type", media_type),
+        ("Content-Length", str(stop - start)),
+        ("Accept-Ranges", "bytes"),
+        *_validators(etag, modified),
+    ]
+
+
+def _validators(etag: str, modified: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in (("ETag", etag), ("Last-Modified", modified)) if value]
 
 
 def _precondition(headers: Mapping[str, str], etag: str, modified: str) -> int:
