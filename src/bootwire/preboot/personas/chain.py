@@ -1,0 +1,35 @@
+"""What happens to a program that firmware has downloaded: it runs, if this firmware can run it."""
+
+from __future__ import annotations
+
+from bootwire.preboot.personas import ipxe, pxe
+from bootwire.preboot.personas.steps import Image, Machine, Outcome, Started, Steps, Stopped, show
+
+MAX_PROGRAMS = 8
+"""Programs started one after another: more is a loop of loaders loading each other."""
+
+
+def start_efi(machine: Machine, arch: int, program: Image, cached: pxe.Cached) -> Steps[Outcome]:
+    """LoadImage and StartImage of a UEFI firmware of architecture `arch` (option 93)."""
+    if pxe.pe_machine(program.data) != pxe.PE_MACHINES.get(arch):
+        return Stopped("", f"{program.name} was not started: not an EFI program for this processor")
+    return (yield from _run(machine, "efi", arch, program, cached))
+
+
+def start_bios(machine: Machine, program: Image, cached: pxe.Cached) -> Steps[Outcome]:
+    """A jump to 0000:7C00, whatever is there."""
+    if pxe.pe_machine(program.data) is not None:
+        return Stopped("", f"{program.name} is an EFI program: a BIOS runs its first octets and hangs")
+    return (yield from _run(machine, "pcbios", 0, program, cached))
+
+
+def _run(machine: Machine, platform: str, arch: int, program: Image, cached: pxe.Cached) -> Steps[Outcome]:
+    seen: list[str] = []
+    outcome: Outcome = Started(program)
+    while isinstance(outcome, Started) and pxe.family(outcome.program) == "ipxe":
+        seen.append(outcome.program.url)
+        if len(seen) > MAX_PROGRAMS:
+            return Stopped("", f"loaders load each other: {' -> '.join(seen)}")
+        yield from show(f"iPXE {machine.ipxe} from {outcome.program.url}")
+        outcome = yield from ipxe.start(machine, ipxe.build(platform, arch, machine.ipxe), cached)
+    return outcome
