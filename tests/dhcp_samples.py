@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -52,3 +53,14 @@ def messages(draw: st.DrawFn) -> Message:
         file=draw(texts),
         options=tuple(options.items()),
     )
+
+
+def changed(name: str, **options: bytes | None) -> Message:
+    """A vector with options replaced: o60=b"..." sets, o97=None takes away."""
+    message = dhcp4.parse(vector(name))
+    found = dict(message.options)
+    for key, value in options.items():
+        found.pop(int(key[1:]), None)
+        if value is not None:
+            found[int(key[1:])] = value
+    return replace(message, options=tuple(found.items()))

@@ -42,8 +42,7 @@ def offer(request: Message, answer: Answer) -> Message | None:
 
     The broadcast flag is always set: yiaddr is 0, so there is nothing a relay or a stack could send unicast to.
     """
-    message = _reply(request, answer, dhcp4.OFFER, _vendor_options(answer))
-    return _fit(replace(message, flags=BROADCAST, ciaddr="0.0.0.0"), request)
+    return _fit(_reply(request, answer, dhcp4.OFFER, BROADCAST, "0.0.0.0", _vendor_options(answer)), request)
 
 
 def acknowledge(request: Message, answer: Answer) -> Message | None:
@@ -53,9 +52,8 @@ def acknowledge(request: Message, answer: Answer) -> Message | None:
     """
     item = boot_item(request)
     vendor = dhcp4.emit_pxe(Pxe(item=item)) if item else b""
-    message = _reply(request, answer, dhcp4.ACK, vendor)
     flags = BROADCAST if request.ciaddr == "0.0.0.0" else request.flags & BROADCAST
-    return _fit(replace(message, flags=flags), request)
+    return _fit(_reply(request, answer, dhcp4.ACK, flags, request.ciaddr, vendor), request)
 
 
 def boot_item(request: Message) -> tuple[int, int] | None:
@@ -101,7 +99,7 @@ def _vendor_options(answer: Answer) -> bytes:
             return b""
 
 
-def _reply(request: Message, answer: Answer, kind: int, vendor_options: bytes) -> Message:
+def _reply(request: Message, answer: Answer, kind: int, flags: int, ciaddr: str, vendor_options: bytes) -> Message:
     """Header and options that offers and acknowledgements share."""
     ours = answer.ours.encode()
     file = answer.boot_file
@@ -112,8 +110,8 @@ def _reply(request: Message, answer: Answer, kind: int, vendor_options: bytes) -
         hops=0,
         xid=request.xid,
         secs=0,
-        flags=0,
-        ciaddr=request.ciaddr,
+        flags=flags,
+        ciaddr=ciaddr,
         yiaddr="0.0.0.0",
         siaddr=answer.ours,
         giaddr=request.giaddr,

@@ -87,7 +87,6 @@ def classify(message: Message) -> Client:
     features = dhcp4.ipxe_features(etherboot) if etherboot else frozenset[int]()
     kind = _kind(message, options, vendor_class, user_class, numbers)
     machine = message.mac
-    ours = kind in _ANSWERABLE
     return Client(
         kind=kind,
         machine=machine,
@@ -100,8 +99,8 @@ def classify(message: Message) -> Client:
         vendor_class=printable(vendor_class) if vendor_class else "",
         user_class=printable(b" ".join(dhcp4.user_classes(user_class))) if user_class else "",
         vendor=_vendor(kind, vendor_class),
-        family=f"{machine[:8]} {numbers} {vendor_class[:64]!r}" if ours else "",
-        quirks=_quirks(message, vendor_class, numbers, machine_id) if ours else (),
+        family=f"{machine[:8]} {numbers} {vendor_class[:64]!r}" if kind in _ANSWERABLE else "",
+        quirks=_quirks(kind, message, vendor_class, numbers, machine_id),
     )
 
 
@@ -234,8 +233,12 @@ def _version(etherboot: bytes | None) -> str:
 
 
 def _quirks(
-    message: Message, vendor_class: bytes, numbers: tuple[int, ...], machine_id: bytes | None
+    kind: Kind, message: Message, vendor_class: bytes, numbers: tuple[int, ...], machine_id: bytes | None
 ) -> tuple[Quirk, ...]:
+    if kind is Kind.U_BOOT and vendor_class.startswith(b"PXEClient"):
+        return (quirks.POSES_AS_UEFI,)
+    if kind not in _ANSWERABLE:
+        return ()
     found = [quirks.ARCHITECTURE_QUIRKS[number] for number in numbers if number in quirks.ARCHITECTURE_QUIRKS]
     if machine_id is None:
         found.append(quirks.NO_MACHINE_ID)

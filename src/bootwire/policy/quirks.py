@@ -22,7 +22,7 @@ class Quirk:
 
 ARCH_9_IS_X64 = Quirk(
     "arch-9-is-x64",
-    "sends architecture 9 (EFI byte code) or 8 (Xscale) from an x64 machine",
+    "sends architecture 9 or 17 (EFI byte code) or 8 (Xscale) from an x64 machine",
     "x64 loaders",
     "RFC 4578 as printed swaps 7 and 9 (erratum 4624); Proxmox virtual machines, linuxserver/docker-netbootxyz issue 8",
 )
