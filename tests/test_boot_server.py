@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
 from dataclasses import replace
 
-from bootwire.boot_server import BootServer, Datagram, Effect, Send, Settings
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootwire.boot_server import (
+    BootServer,
+    Datagram,
+    Effect,
+    Send,
+    Settings,
+    blob_url,
+    loader_name,
+    script_url,
+    split_machine,
+)  # fmt: skip
 from bootwire.engine import MS, Ns, S
-from bootwire.facts import Discovered, Fact, Offered, PxeAnswered, PxeRequested
+from bootwire.facts import (
+    AddressSeen,
+    Discovered,
+    Fact,
+    Offered,
+    PxeAnswered,
+    PxeRequested,
+    Refused,
+    RivalSeen,
+    Silent,
+    Warned,
+)  # fmt: skip
 from bootwire.policy.decide import LOADERS, Offerings
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Message
-from dhcp_samples import vector
+from dhcp_samples import NAMES, changed, messages, vector
 
 OURS = "192.0.2.10"
 MAC = "52:54:00:12:34:56"
@@ -43,7 +70,7 @@ def discover(name: str = "edk2-x64-discover", **fields: object) -> Message:
     return replace(dhcp4.parse(vector(name)), **fields)
 
 
-# --- port 67 ----------------------------------------------------------------------------------------------------
+# --- port 67: where an offer goes ---------------------------------------------------------------------------------
 
 
 def test_an_offer_is_broadcast_from_port_67_of_the_receiving_interface():
@@ -52,10 +79,38 @@ def test_an_offer_is_broadcast_from_port_67_of_the_receiving_interface():
     assert message.flags & dhcp4.BROADCAST
 
 
+def test_each_interface_answers_with_its_own_address():
+    other = datagram("edk2-x64-discover", ours="198.51.100.10")
+    send, message = only_send(server().receive(other, S))
+    assert (send.ours, message.siaddr) == ("198.51.100.10", "198.51.100.10")
+    assert message.option(dhcp4.SERVER_ID) == dhcp4.packed("198.51.100.10")
+
+
 def test_a_relayed_discover_is_answered_at_the_relays_port_67():
     send, message = only_send(server().receive(datagram("edk2-x64-relayed-discover", ("198.51.100.1", 67)), S))
     assert send.to == ("198.51.100.1", 67)
     assert message.options[-1] == (82, dhcp4.parse(vector("edk2-x64-relayed-discover")).option(82))
+
+
+@pytest.mark.parametrize(("sub", "port"), [(b"\x13\x00", 50067), (b"\x01\x01a", 67), (b"\x13", 67), (b"", 67)])
+def test_a_relay_is_answered_at_the_port_it_asks_for(sub, port):
+    request = changed("edk2-x64-relayed-discover", o82=sub)
+    send, _ = only_send(server().receive(datagram(request, ("198.51.100.1", 50067)), S))
+    assert send.to == ("198.51.100.1", port)
+
+
+@pytest.mark.parametrize("giaddr", ["224.0.0.1", "255.255.255.255", "127.0.0.1", "0.0.0.1", OURS])
+def test_no_offer_goes_to_an_address_that_is_no_relay(giaddr):
+    effects = server().receive(datagram(discover(giaddr=giaddr)), S)
+    assert sent(effects) == []
+    assert facts(effects, Silent)
+
+
+def test_a_discover_with_an_old_address_is_answered_all_the_same():
+    assert sent(server().receive(datagram(discover(ciaddr="192.0.2.55")), S))
+
+
+# --- port 67: what is told ----------------------------------------------------------------------------------------
 
 
 def test_the_facts_of_an_offer():
@@ -66,19 +121,140 @@ def test_the_facts_of_an_offer():
     assert (offered.recipe, offered.boot_file) == ("binl", "52-54-00-12-34-56/x86_64/snponly.efi")
 
 
-# --- port 4011 --------------------------------------------------------------------------------------------------
+def test_facts_come_in_the_order_in_which_things_happen():
+    kinds = [type(effect) for effect in server().receive(datagram("edk2-x64-discover"), S)]
+    assert kinds == [Discovered, Send, Offered]
 
 
-def test_a_boot_server_request_is_answered_where_it_came_from():
-    effects = server().receive(datagram("edk2-x64-binl-request", ("192.0.2.100", 4011), "pxe"), S)
+def test_a_quirk_reaches_the_journal():
+    (offered,) = facts(server().receive(datagram("intel-bios-no-machine-id-discover"), S), Offered)
+    assert offered.because.endswith("[no-machine-id]")
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "boot_file"),
+    [
+        ("intel-bios-discover", "direct", "52-54-00-12-34-56/bios/undionly.kpxe"),
+        ("edk2-arm64-discover", "binl", "52-54-00-12-34-56/arm64/snponly.efi"),
+        ("edk2-guid-as-chaddr-discover", "binl", "x86_64/snponly.efi"),
+        ("ipxe-bios-discover", "ipxe", "http://192.0.2.10:8080/boot.ipxe?mac=52-54-00-12-34-56"),
+        ("ipxe-crippled-discover", "ipxe", "08-00-27-aa-bb-cc/bios/undionly.kpxe"),
+        ("edk2-http-x64-discover", "http-boot", "http://192.0.2.10:8080/boot/52-54-00-12-34-56/x86_64/snponly.efi"),
+    ],
+)
+def test_the_boot_file_of_each_recipe(name, recipe, boot_file):
+    effects = server(http_port=8080).receive(datagram(name), S)
+    (offered,) = facts(effects, Offered)
+    assert (offered.recipe, offered.boot_file) == (recipe, boot_file)
+    assert only_send(effects)[1].boot_file == boot_file.encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["u-boot-arm64-discover", "freebsd-loader-discover", "raspberry-pi3-discover", "dhclient-discover",
+             "bootp-request", "bsdp-inform"]
+)  # fmt: skip
+def test_who_is_none_of_ours_is_met_with_a_told_silence(name):
+    effects = server().receive(datagram(name), S)
+    assert sent(effects) == []
+    assert len(facts(effects, Silent)) == 1
+
+
+def test_the_same_silence_is_told_once_a_minute():
+    boots = server()
+    told = [len(facts(boots.receive(datagram("dhclient-discover"), at * S), Silent)) for at in (1, 5, 60, 61, 62)]
+    assert told == [1, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("kind", [dhcp4.DECLINE, dhcp4.RELEASE, dhcp4.INFORM])
+def test_what_a_host_says_to_its_dhcp_server_is_not_our_business(kind):
+    assert server().receive(datagram(changed("dhclient-discover", o53=bytes((kind,)))), S) == []
+
+
+def test_mode_off_leaves_port_67_alone_but_answers_port_4011():
+    boots = server(mode="off")
+    assert sent(boots.receive(datagram("edk2-x64-discover"), S)) == []
+    assert sent(boots.receive(datagram("edk2-x64-binl-request", ("192.0.2.100", 4011), "pxe"), S))
+
+
+def test_a_kernel_that_does_not_fit_is_warned_about_once():
+    boots = server(offerings=Offerings(loaders=ALL.loaders, suits=frozenset({"arm64"})))
+    first = boots.receive(datagram("edk2-x64-discover"), S)
+    assert sent(first)
+    assert len(facts(first, Warned)) == 1
+    assert facts(boots.receive(datagram(discover(xid=2)), 20 * S), Warned) == []
+
+
+# --- port 4011 ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "port"), [("edk2-x64-binl-request", 4011), ("ipxe-proxy-request", 68)])
+def test_a_boot_server_request_is_answered_where_it_came_from(name, port):
+    effects = server().receive(datagram(name, ("192.0.2.100", port), "pxe"), S)
     send, message = only_send(effects)
-    assert (send.to, send.from_port) == (("192.0.2.100", 4011), 4011)
+    assert (send.to, send.from_port) == (("192.0.2.100", port), 4011)
     assert (message.type, message.yiaddr, message.siaddr) == (dhcp4.ACK, "0.0.0.0", OURS)
-    assert facts(effects, PxeRequested)
-    assert facts(effects, PxeAnswered)
+    assert [type(effect) for effect in effects] == [PxeRequested, Send, PxeAnswered]
 
 
-# --- copies and retries -----------------------------------------------------------------------------------------
+def test_behind_nat_the_packets_source_counts_not_what_it_says():
+    effects = server().receive(datagram("edk2-x64-binl-request", ("203.0.113.9", 61000), "pxe"), S)
+    assert only_send(effects)[0].to == ("203.0.113.9", 61000)
+
+
+def test_without_ciaddr_the_answer_is_broadcast_too():
+    request = replace(changed("edk2-x64-binl-request"), ciaddr="0.0.0.0")
+    there = server().receive(datagram(request, ("192.0.2.100", 4011), "pxe"), S)
+    assert [send.to for send in sent(there)] == [("192.0.2.100", 4011), ("255.255.255.255", 68)]
+    nowhere = server().receive(datagram(request, ("0.0.0.0", 68), "pxe"), S)
+    assert [send.to for send in sent(nowhere)] == [("255.255.255.255", 68)]
+
+
+@pytest.mark.parametrize("kind", [dhcp4.REQUEST_LEASE, dhcp4.INFORM])
+def test_request_and_inform_are_answered(kind):
+    request = changed("edk2-x64-binl-request", o53=bytes((kind,)))
+    assert sent(server().receive(datagram(request, ("192.0.2.100", 4011), "pxe"), S))
+
+
+@pytest.mark.parametrize("kind", [dhcp4.DISCOVER, dhcp4.DECLINE, dhcp4.RELEASE, 200])
+def test_other_types_on_port_4011_meet_silence(kind):
+    request = changed("edk2-x64-binl-request", o53=bytes((kind,)))
+    effects = server().receive(datagram(request, ("192.0.2.100", 4011), "pxe"), S)
+    assert sent(effects) == []
+    assert facts(effects, Silent)
+
+
+@pytest.mark.parametrize("name", ["dhclient-discover", "freebsd-loader-discover"])
+def test_who_is_no_pxe_client_is_not_answered_on_port_4011(name):
+    request = changed(name, o53=b"\3")
+    assert sent(server().receive(datagram(request, ("192.0.2.100", 4011), "pxe"), S)) == []
+
+
+def test_a_boot_item_is_echoed_and_told():
+    effects = server().receive(datagram("ipxe-boot-item-request", ("192.0.2.100", 68), "pxe"), S)
+    assert facts(effects, PxeRequested)[0].item == 0x8001
+    assert only_send(effects)[1].option(43) == bytes.fromhex("470480010000ff")
+
+
+def test_signed_boot_items_are_not_served():
+    request = changed("ipxe-boot-item-request", o43=bytes.fromhex("470480008000ff"))
+    assert sent(server().receive(datagram(request, ("192.0.2.100", 68), "pxe"), S)) == []
+
+
+def test_discovery_by_broadcast_is_answered_for_our_own_type_alone():
+    ours = changed("ipxe-boot-item-request", o43=bytes.fromhex("470480000000ff"))
+    send, _ = only_send(server().receive(datagram(ours, ("192.0.2.100", 68)), S))
+    assert (send.to, send.from_port) == (("192.0.2.100", 68), 67)
+    assert sent(server().receive(datagram("ipxe-boot-item-request", ("192.0.2.100", 68)), S)) == []
+
+
+def test_the_same_loader_is_named_on_both_ports():
+    boots = server()
+    offered = only_send(boots.receive(datagram("edk2-x64-discover"), S))[1]
+    answered = only_send(boots.receive(datagram("edk2-x64-binl-request", ("192.0.2.100", 4011), "pxe"), 5 * S))[1]
+    assert answered.boot_file == offered.boot_file
+
+
+# --- copies and retries -------------------------------------------------------------------------------------------
 
 
 def recipe_at(boots: BootServer, what: Message, now: Ns) -> str:
@@ -91,7 +267,343 @@ def test_a_copy_within_half_a_second_is_answered_once():
     assert boots.receive(datagram("edk2-x64-discover"), S + 100 * MS) == []
 
 
-def test_a_retry_gets_the_next_shape():
+def test_a_relays_copy_is_answered_at_the_relay_in_the_same_shape_and_told_once():
     boots = server()
-    recipes = [recipe_at(boots, discover(secs=secs), (1 + secs) * S) for secs in (0, 4, 12, 28)]
-    assert recipes == ["binl", "direct", "menu", "menu"]
+    boots.receive(datagram("edk2-x64-discover"), S)
+    effects = boots.receive(datagram(discover(giaddr="198.51.100.1"), ("198.51.100.1", 67)), S + 2 * MS)
+    assert [send.to for send in sent(effects)] == [("198.51.100.1", 67)]
+    assert [fact.recipe for fact in facts(effects, Offered)] == ["binl"]
+    assert facts(effects, Discovered) == []
+
+
+def test_one_discover_gets_no_more_answers_than_there_are_sane_relays():
+    boots = server()
+    relays = (f"198.51.100.{last}" for last in range(1, 200))
+    answers = [sent(boots.receive(datagram(discover(giaddr=relay)), S)) for relay in relays]
+    assert sum(map(len, answers)) == 16
+
+
+def test_a_retry_gets_the_next_shape_and_is_counted():
+    boots = server()
+    effects = [boots.receive(datagram(discover(secs=secs)), (1 + secs) * S) for secs in (0, 4, 12, 28)]
+    assert [facts(each, Offered)[0].recipe for each in effects] == ["binl", "direct", "menu", "menu"]
+    assert [facts(each, Discovered)[0].retry for each in effects] == [0, 1, 2, 3]
+
+
+def test_bios_gets_its_own_ladder():
+    boots = server()
+    found = [recipe_at(boots, discover("intel-bios-discover", secs=secs), secs * S) for secs in (4, 8, 16)]
+    assert found == ["direct", "binl", "binl"]
+
+
+def test_another_attempt_starts_again_from_the_first_shape():
+    boots = server()
+    assert recipe_at(boots, discover(), S) == "binl"
+    assert recipe_at(boots, discover(xid=99), 5 * S) == "binl"
+
+
+def test_a_rom_that_keeps_its_xid_over_a_reset_starts_again():
+    boots = server()
+    found = [recipe_at(boots, discover(secs=secs), at * S) for at, secs in ((1, 4), (5, 8), (20, 4), (200, 4))]
+    assert found == ["binl", "direct", "binl", "binl"]
+
+
+def test_what_brought_one_machine_to_port_4011_is_tried_first_on_its_like():
+    boots = server()
+    boots.receive(datagram(discover()), S)
+    boots.receive(datagram(discover(secs=4)), 5 * S)
+    boots.receive(datagram(discover(secs=12)), 13 * S)
+    boots.receive(datagram("edk2-x64-binl-request", ("192.0.2.100", 4011), "pxe"), 17 * S)
+    twin = bytes.fromhex("525400abcdef") + bytes(10)
+    assert recipe_at(boots, discover(xid=7, chaddr=twin), 60 * S) == "menu"
+    assert recipe_at(boots, discover("edk2-arm64-discover", xid=8), 60 * S) == "binl"
+
+
+# --- loaders that loop --------------------------------------------------------------------------------------------
+
+
+def file_at(boots: BootServer, what: Message, now: Ns) -> str:
+    (offered,) = facts(boots.receive(datagram(what), now), Offered)
+    return offered.boot_file.split("/", 1)[1]
+
+
+def crippled(xid: int) -> Message:
+    return discover("ipxe-crippled-discover", xid=xid)
+
+
+VBOX = "08:00:27:aa:bb:cc"
+
+
+def test_a_chain_that_goes_in_circles_gets_another_loader_then_silence():
+    boots = server()
+    for xid, name in ((1, "bios/undionly.kpxe"), (2, "bios/ipxe.pxe")):
+        assert file_at(boots, crippled(xid), xid * 20 * S) == name
+        boots.note_loader_served(VBOX, name, (xid * 20 + 1) * S)
+    effects = boots.receive(datagram(crippled(3)), 60 * S)
+    assert sent(effects) == []
+    assert "circles" in facts(effects, Silent)[0].because
+
+
+def test_a_loader_offered_but_never_fetched_is_offered_again():
+    boots = server()
+    assert file_at(boots, crippled(1), 20 * S) == file_at(boots, crippled(2), 40 * S) == "bios/undionly.kpxe"
+
+
+def test_a_machine_that_came_further_gets_the_same_loader_in_its_next_boot():
+    boots = server()
+    file_at(boots, crippled(1), 20 * S)
+    boots.note_loader_served(VBOX, "bios/undionly.kpxe", 21 * S)
+    full = replace(discover("ipxe-bios-discover", xid=2), chaddr=crippled(1).chaddr)
+    (offered,) = facts(boots.receive(datagram(full), 25 * S), Offered)
+    assert "boot.ipxe" in offered.boot_file
+    assert file_at(boots, crippled(3), 50 * S) == "bios/undionly.kpxe"
+
+
+def test_a_circle_is_forgotten_after_two_minutes():
+    boots = server()
+    file_at(boots, crippled(1), 20 * S)
+    boots.note_loader_served(VBOX, "bios/undionly.kpxe", 21 * S)
+    assert file_at(boots, crippled(2), 150 * S) == "bios/undionly.kpxe"
+
+
+def test_firmware_whose_loader_never_showed_a_sign_of_life_gets_another_one():
+    boots = server()
+    assert file_at(boots, discover(), S) == "x86_64/snponly.efi"
+    boots.note_loader_served(MAC, "x86_64/snponly.efi", 6 * S)
+    effects = boots.receive(datagram(discover(xid=2)), 30 * S)
+    assert facts(effects, Offered)[0].boot_file.endswith("x86_64/ipxe.efi")
+    assert "never started" in facts(effects, Warned)[0].what
+
+
+@pytest.mark.parametrize("sign", ["script", "discover"])
+def test_firmware_whose_loader_lived_gets_the_same_one_next_time(sign):
+    boots = server()
+    file_at(boots, discover(), S)
+    boots.note_loader_served(MAC, "x86_64/snponly.efi", 6 * S)
+    if sign == "script":
+        boots.note_loader_started(MAC, 8 * S)
+    else:
+        boots.receive(datagram(discover("ipxe-efi-x64-discover", xid=5)), 8 * S)
+    assert file_at(boots, discover(xid=2), 30 * S) == "x86_64/snponly.efi"
+
+
+def test_notes_of_strangers_are_ignored():
+    boots = server()
+    boots.note_loader_served("", "x86_64/snponly.efi", S)
+    boots.note_loader_started("00:00:5e:00:53:01", S)
+    assert file_at(boots, discover(), 2 * S) == "x86_64/snponly.efi"
+
+
+# --- neighbours ---------------------------------------------------------------------------------------------------
+
+
+def overheard(what: str | Message, source=("192.0.2.1", 67)) -> Datagram:
+    return datagram(what, source)
+
+
+def test_the_address_of_a_booting_machine_is_told_once():
+    boots = server()
+    boots.receive(datagram("edk2-x64-discover"), S)
+    first = boots.observe(overheard("dhcp-ack"), 2 * S)
+    assert facts(first, AddressSeen) == [AddressSeen(MAC, "192.0.2.100", "192.0.2.1")]
+    assert boots.observe(overheard("dhcp-ack"), 3 * S) == []
+
+
+def test_a_request_on_port_67_shows_the_address_too():
+    boots = server()
+    boots.receive(datagram("edk2-x64-discover"), S)
+    effects = boots.receive(datagram("dhcp-request-selecting"), 2 * S)
+    assert facts(effects, AddressSeen) == [AddressSeen(MAC, "192.0.2.100", "192.0.2.1")]
+    assert sent(effects) == []
+
+
+def test_addresses_of_hosts_that_do_not_netboot_are_known_but_not_told():
+    boots = server()
+    assert boots.observe(overheard("dhcp-ack"), S) == []
+    assert boots.machine_at("192.0.2.100") == MAC
+
+
+def test_a_boot_server_request_shows_who_has_which_address():
+    boots = server()
+    boots.receive(datagram("edk2-x64-binl-request", ("192.0.2.100", 4011), "pxe"), S)
+    assert boots.machine_at("192.0.2.100") == MAC
+    assert boots.machine_at("192.0.2.101") == ""
+
+
+def test_another_netboot_server_is_told_once_a_minute():
+    boots = server()
+    heard = [boots.observe(overheard("pixiecore-proxy-offer", ("192.0.2.99", 67)), at * S) for at in (1, 5, 61, 62)]
+    assert [len(facts(each, RivalSeen)) for each in heard] == [1, 0, 1, 0]
+    rival = heard[0][0]
+    assert (rival.server, rival.what, rival.boot_file) == ("192.0.2.99", "proxy offer", "52:54:00:12:34:56/0")
+
+
+def test_our_own_offers_are_no_rivals():
+    boots = server()
+    send, _ = only_send(boots.receive(datagram("edk2-x64-discover"), S))
+    assert boots.observe(overheard(dhcp4.parse(send.data), (OURS, 67)), S) == []
+    also_ours = replace(dhcp4.parse(send.data), options=((53, b"\2"), (60, b"PXEClient")))
+    assert boots.observe(Datagram(dhcp4.emit(also_ours), (OURS, 67), "dhcp", "eth1", "198.51.100.10"), S) == []
+
+
+def test_a_dhcp_server_with_a_boot_file_is_told_with_what_to_do():
+    effects = server().observe(overheard("dnsmasq-offer-with-file"), S)
+    (rival,) = facts(effects, RivalSeen)
+    (warning,) = facts(effects, Warned)
+    assert (rival.server, rival.what, rival.boot_file) == ("192.0.2.1", "offer with a boot file", "pxelinux.0")
+    assert "iPXE" in warning.what
+    assert "192.0.2.1" in warning.fix
+
+
+def test_a_dhcp_server_that_names_us_is_no_rival():
+    script = replace(changed("dnsmasq-offer-with-file"), file=b"http://192.0.2.10/boot.ipxe")
+    assert server().observe(overheard(script), S) == []
+    ours = replace(changed("dnsmasq-offer-with-file"), siaddr=OURS)
+    assert server().observe(overheard(ours), S) == []
+
+
+def test_an_ordinary_offer_is_nothing_to_tell():
+    assert server().observe(overheard(changed("dhcp-ack", o53=b"\2")), S) == []
+
+
+def test_a_dhcp_server_with_a_left_over_option_60_is_warned_about_and_outranked():
+    boots = server()
+    (warning,) = boots.observe(overheard(changed("dhcp-ack", o53=b"\2", o60=b"PXEClient")), S)
+    assert isinstance(warning, Warned)
+    assert recipe_at(boots, discover(), 2 * S) == "direct"
+    assert recipe_at(boots, discover(xid=2), 4000 * S) == "binl"
+
+
+# --- hostile input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", ["dhcp", "pxe"])
+def test_a_servers_reply_to_a_server_port_is_refused(service):
+    effects = server().receive(datagram("pixiecore-proxy-offer", ("192.0.2.99", 67), service), S)
+    assert [type(effect) for effect in effects] == [Refused]
+
+
+def test_ten_thousand_malformed_packets_are_a_handful_of_lines():
+    boots = server()
+    rng = random.Random(7)
+    told: list[Effect] = []
+    for count in range(10_000):
+        junk = datagram(rng.randbytes(rng.randrange(300)), ("203.0.113.7", 1024 + count % 60000))
+        told += boots.receive(junk, S + count * MS)  # ten seconds
+    assert len(told) <= 12
+    deadline = boots.deadline
+    assert deadline is not None
+    told += boots.tick(deadline)
+    counted = [fact.because for fact in told if "more in 10 s" in fact.because]
+    assert len(counted) >= 1
+    assert boots.deadline is None
+
+
+def test_the_count_of_what_was_not_told_is_exact():
+    boots = server()
+    told = [effect for _ in range(100) for effect in boots.receive(datagram(b"junk"), S)]
+    (summary,) = boots.tick(12 * S)
+    assert (len(told), summary.because) == (5, "95 more in 10 s, the last one: truncated header (octet 4)")
+
+
+def test_the_next_packet_brings_the_count_where_nobody_ticks():
+    boots = server()
+    for _ in range(10):
+        boots.receive(datagram(b"junk"), S)
+    assert "5 more" in boots.receive(datagram("edk2-x64-discover"), 20 * S)[0].because
+
+
+def test_memory_stays_flat_under_a_flood_of_machines():
+    boots = server()
+    base = bytearray(vector("edk2-x64-discover"))
+
+    def flood(start: int, count: int) -> None:
+        for number in range(start, start + count):
+            base[28:34] = number.to_bytes(6, "big")
+            boots.receive(datagram(bytes(base)), number * MS)
+
+    flood(1, 4_500)
+    tracemalloc.start()
+    flood(10_000, 2_000)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 2**20  # 2,000 new machines in place of as many old ones
+
+
+services = st.sampled_from(["dhcp", "pxe"])
+ports = st.sampled_from([0, 67, 68, 4011, 50000])
+sources = st.sampled_from(["0.0.0.0", "192.0.2.100", "224.0.0.1", "255.255.255.255", "127.0.0.1", OURS])
+
+
+def keeps_the_promises(effects: list[Effect]) -> None:
+    for send in sent(effects):
+        message = dhcp4.parse(send.data)
+        assert message.op == 2
+        assert message.yiaddr == "0.0.0.0"
+        assert message.type in (dhcp4.OFFER, dhcp4.ACK)
+        assert len(send.data) <= 1472
+        assert send.from_port in (67, 4011)
+        first = int(send.to[0].split(".")[0])
+        assert send.to == ("255.255.255.255", 68) or (0 < first < 224 and first != 127 and send.to[1])
+
+
+@given(messages(), services, st.tuples(sources, ports))
+def test_anything_is_answered_within_the_rules_or_not_at_all(message, service, source):
+    keeps_the_promises(server().receive(datagram(message, source, service), S))
+    assert sent(server().observe(datagram(message, source), S)) == []
+
+
+def test_mutated_clients_are_answered_within_the_rules_or_not_at_all():
+    rng = random.Random(3)
+    boots = server()
+    samples = [vector(name) for name in NAMES]
+    for count in range(3_000):
+        data = bytearray(rng.choice(samples))
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        service = rng.choice(("dhcp", "pxe"))
+        junk = datagram(
+            bytes(data), (rng.choice(("0.0.0.0", "192.0.2.100", OURS)), rng.choice((67, 68, 4011))), service
+        )
+        keeps_the_promises(boots.receive(junk, count * 10 * MS))
+        assert sent(boots.observe(junk, count * 10 * MS)) == []
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "rest"),
+    [
+        ("52-54-00-12-34-56/x86_64/snponly.efi", MAC, "x86_64/snponly.efi"),
+        ("/52-54-00-12-34-56/autoexec.ipxe", MAC, "autoexec.ipxe"),
+        ("52-54-00-AB-CD-EF/x", "52:54:00:ab:cd:ef", "x"),
+        ("x86_64/snponly.efi", "", "x86_64/snponly.efi"),
+        ("52-54-00-12-34/x", "", "52-54-00-12-34/x"),
+        ("52-54-00-12-34-5\u0666/x", "", "52-54-00-12-34-5\u0666/x"),
+        ("", "", ""),
+    ],
+)
+def test_names_tell_the_machine(name, machine, rest):
+    assert split_machine(name) == (machine, rest)
+
+
+@pytest.mark.parametrize("machine", [MAC, ""])
+def test_what_we_name_we_read(machine):
+    assert split_machine(loader_name(machine, "bios/undionly.kpxe")) == (machine, "bios/undionly.kpxe")
+
+
+@pytest.mark.parametrize("machine", [MAC, ""])
+def test_every_name_we_give_fits_the_headers_file_field(machine):
+    for loader in ALL.loaders:
+        for name in (
+            loader_name(machine, loader),
+            script_url("255.255.255.255", 65535, machine),
+            blob_url("255.255.255.255", 65535, machine, loader),
+        ):
+            assert len(name) <= 127
+
+
+def test_urls_leave_port_80_out():
+    assert script_url(OURS, 80, MAC) == "http://192.0.2.10/boot.ipxe?mac=52-54-00-12-34-56"
+    assert blob_url(OURS, 8080, "", "kernel") == "http://192.0.2.10:8080/boot/any/kernel"
