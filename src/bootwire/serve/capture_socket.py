@@ -24,10 +24,10 @@ _BURST = 64  # frames looked at in one `receive`, so that noise cannot hold its 
 
 # linux/if_packet.h
 _SOL_PACKET, _PACKET_STATISTICS, _PACKET_AUXDATA = 263, 6, 8
-_CHECKSUM_NOT_READY, _VLAN_VALID = 0x8, 0x10  # TP_STATUS_*
+_CHECKSUM_NOT_READY, _VLAN_VALID, _TPID_VALID = 0x8, 0x10, 0x40  # TP_STATUS_*
 _AUXDATA = struct.Struct("=IIIHHHH")  # status, length, kept, link offset, net offset, tci, tpid
 _OTHER_HOST = 3
-_ETH_P_ALL = 3  # linux/if_ether.h
+ETH_P_ALL = 3  # linux/if_ether.h
 
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
@@ -57,17 +57,9 @@ class CaptureSocket:
         self.interface = interface
         self._everything = outgoing
         self._lost = 0
-        # Protocol 0 receives nothing: the filter is there before the first frame.
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
-        try:
-            bpf.attach(self._socket, bpf.udp_to(port))
-            set_receive_buffer(self._socket, BUFFER)
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-            # A socket for one protocol hears only what comes in; only one for all of them hears what goes out.
-            self._socket.bind((interface.name, _ETH_P_ALL if outgoing else ethernet.IPV4))
-        except OSError:
-            self._socket.close()
-            raise
+        # A socket for one protocol hears only what comes in; only one for all of them hears what goes out.
+        protocol = ETH_P_ALL if outgoing else ethernet.IPV4
+        self._socket = packet_socket(interface, socket.SOCK_DGRAM, protocol, bpf.udp_to(port), BUFFER)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -79,15 +71,15 @@ class CaptureSocket:
                 packet, ancillary, _, (_, _, kind, _, link) = self._socket.recvmsg(1 << 16, 64)
             except BlockingIOError:
                 return None
-            status, tci = _auxiliary(ancillary)
-            if (status & _VLAN_VALID and tci & 0xFFF) or (kind == _OTHER_HOST and not self._everything):
+            tag, summed = auxiliary(ancillary)
+            if (tag and tag.vlan) or (kind == _OTHER_HOST and not self._everything):
                 continue
             outgoing = kind == socket.PACKET_OUTGOING
             with contextlib.suppress(WireError):
                 outer = ip.parse_ipv4(packet)
                 if not outer.is_fragment:
                     # The checksum of what a host sends is made by its network card, or never, between its namespaces.
-                    sure = not outgoing and not status & _CHECKSUM_NOT_READY
+                    sure = summed and not outgoing
                     inner = ip.parse_udp(outer.payload, outer.source, outer.destination, verify=sure)
                     source, destination = ip.v4_text(outer.source), ip.v4_text(outer.destination)
                     return Heard(
@@ -124,6 +116,25 @@ class CaptureSocket:
         self._socket.close()
 
 
+def packet_socket(
+    interface: Interface, kind: socket.SocketKind, protocol: int, program: bytes, buffer: int
+) -> socket.socket:
+    """A non-blocking packet socket on one interface: filter and buffer are there before its first frame.
+
+    kind: SOCK_DGRAM from the network header on, SOCK_RAW with the link's. Raises OSError.
+    """
+    made = socket.socket(socket.AF_PACKET, kind | socket.SOCK_NONBLOCK, 0)  # protocol 0: nothing until bound
+    try:
+        bpf.attach(made, program)
+        set_receive_buffer(made, buffer)
+        made.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        made.bind((interface.name, protocol))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 def set_receive_buffer(of: socket.socket, octets: int) -> None:
     """As much of `octets` as this process may have: beyond net.core.rmem_max only with CAP_NET_ADMIN (socket(7))."""
     try:
@@ -137,10 +148,11 @@ def kernel_drops(of: socket.socket) -> int:
     return int.from_bytes(of.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)[4:], sys.byteorder)
 
 
-def _auxiliary(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
-    """(status, VLAN tag) of the frame from struct tpacket_auxdata."""
+def auxiliary(ancillary: list[tuple[int, int, bytes]]) -> tuple[ethernet.Tag | None, bool]:
+    """(the VLAN tag that the kernel took out of the frame, whether its checksums are made) from recvmsg."""
     for level, kind, data in ancillary:
         if level == _SOL_PACKET and kind == _PACKET_AUXDATA and len(data) >= _AUXDATA.size:
-            status, _, _, _, _, tci, _ = _AUXDATA.unpack_from(data)
-            return status, tci
-    return 0, 0
+            status, _, _, _, _, tci, tpid = _AUXDATA.unpack_from(data)
+            tag = ethernet.Tag(tpid if status & _TPID_VALID else ethernet.VLAN, tci) if status & _VLAN_VALID else None
+            return tag, not status & _CHECKSUM_NOT_READY
+    return None, True

@@ -1,0 +1,125 @@
+"""Facts folded into boots."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bootwire import facts
+from bootwire.facts import Fact, Record
+from bootwire.observe.boots import STAGES, Boots, stage_of
+
+MAC, OTHER = "52:54:00:12:34:56", "52:54:00:00:00:02"
+IP = "10.0.0.9"
+
+
+def discover(client: str = "UEFI x64", machine: str = MAC) -> Fact:
+    return facts.Discovered(machine, client, 7, "", 1, "eth0")
+
+
+def done(name: str, octets: int, seconds: float, protocol: str = "http", resent: int = 0) -> Fact:
+    return facts.TransferDone(MAC, protocol, name, IP, octets, seconds, resent)
+
+
+def fold(*story: tuple[float, Fact]) -> Boots:
+    boots = Boots()
+    for second, fact in story:
+        boots.take(Record(1e9 + second, 10**15 + round(second * 1e9), fact))
+    return boots
+
+
+WHOLE = (
+    (0.0, discover()),
+    (0.5, facts.Offered(MAC, "binl", "", "10.0.0.1", "eth0", "EDK2 asks port 4011")),
+    (1.0, facts.AddressSeen(MAC, IP, "10.0.0.254")),
+    (1.5, done("x86_64/snponly.efi", 300_000, 0.25, "tftp", resent=1468)),
+    (2.0, facts.ScriptServed(MAC, "autoexec.ipxe", IP, "iPXE", "")),
+    (2.5, discover("iPXE 2.0 UEFI x64")),
+    (3.0, facts.ScriptServed(MAC, "boot.ipxe", IP, "iPXE", "")),
+    (4.0, done("kernel", 12_000_000, 0.5)),
+    (5.0, done("initrd/0", 40_000_000, 0.75)),
+    (5.5, done("initrd/1", 1_000, 0.25)),
+    (6.0, facts.HandedOver(MAC, IP, 52_301_000, 3.0)),
+)
+
+
+def test_a_whole_boot_has_every_stage_with_its_time_and_octets() -> None:
+    (boot,) = fold(*WHOLE).all()
+    told = {s.name: (s.began, s.ended, s.octets, s.transfers) for s in boot.stages.values()}
+    assert told == {
+        "discover": (0.0, 0.5, 0, 0),
+        "address": (0.5, 1.0, 0, 0),
+        "loader": (1.25, 1.5, 300_000, 1),
+        "script": (2.0, 3.0, 0, 0),
+        "kernel": (3.5, 4.0, 12_000_000, 1),
+        "initrd": (4.25, 5.5, 40_001_000, 2),
+        "hand-over": (6.0, 6.0, 0, 0),
+    }
+    assert tuple(boot.stages) == STAGES
+    assert (boot.client, boot.address, boot.seconds, boot.handed_over) == ("UEFI x64", IP, 6.0, True)
+    assert (boot.discovers, boot.loader_transfers, boot.resent, boot.failures) == (2, 1, 1468, 0)
+
+
+def test_the_loader_asking_again_is_the_same_boot_and_the_firmware_asking_again_is_the_next() -> None:
+    boots = fold(*WHOLE[:7], (60.0, discover()), (60.5, done("x86_64/snponly.efi", 300_000, 0.25, "tftp")))
+    first, second = boots.all()
+    assert (first.loader_transfers, second.loader_transfers) == (1, 1)
+    assert second.stages["discover"].began == 0.0
+    assert boots.latest(MAC) is second
+
+
+def test_a_loader_that_is_fetched_twice_in_one_boot_shows() -> None:
+    (boot,) = fold(
+        (0, discover("BIOS")),
+        (1, done("bios/undionly.kpxe", 70_000, 0.5, "tftp")),
+        (2, discover("iPXE 1.0 BIOS")),
+        (3, done("bios/undionly.kpxe", 70_000, 0.5, "tftp")),
+    ).all()
+    assert boot.loader_transfers == 2
+
+
+def test_ipxe_in_the_rom_that_asks_after_its_kernel_begins_anew() -> None:
+    assert len(fold((0, discover("iPXE")), (1, done("kernel", 1, 0.5)), (9, discover("iPXE"))).all()) == 2
+
+
+def test_a_boot_whose_beginning_was_not_seen_begins_with_its_first_transfer() -> None:
+    (boot,) = fold((5.0, done("kernel", 1_000, 2.0))).all()
+    assert (boot.stages["kernel"].began, boot.stages["kernel"].ended) == (0.0, 2.0)
+
+
+def test_a_failed_transfer_counts_and_finishes_no_stage() -> None:
+    (boot,) = fold((0, discover()), (1, facts.TransferFailed(MAC, "http", "kernel", IP, 5, 0.5, "hung up"))).all()
+    assert (boot.failures, list(boot.stages)) == (1, ["discover"])
+
+
+def test_machines_are_told_apart_and_the_server_is_none() -> None:
+    boots = fold((0, discover()), (0, discover(machine=OTHER)), (1, facts.Stopped("", "Ctrl-C")))
+    assert [boot.machine for boot in boots.all()] == [MAC, OTHER]
+
+
+def test_the_oldest_boots_are_forgotten() -> None:
+    boots = Boots(kept=10)
+    for number in range(100):
+        boots.take(Record(0.0, number, discover(machine=f"m{number}")))
+    assert [boot.machine for boot in boots.all()] == [f"m{number}" for number in range(90, 100)]
+    assert boots.latest("m0") is None
+    assert boots.latest("m99") is not None
+
+
+@pytest.mark.parametrize(("name", "stage"), [
+    ("x86_64/snponly.efi", "loader"), ("bios/undionly.kpxe", "loader"), ("pxelinux.0", "loader"),
+    ("kernel", "kernel"), ("boot/52-54-00-12-34-56/kernel", "kernel"), ("initrd/0", "initrd"),
+    ("autoexec.ipxe", "script"), ("boot.ipxe", "script"), ("notes.txt", ""), ("", ""), ("BOOTX64.EFI", "loader"),
+])  # fmt: skip
+def test_a_name_tells_its_stage(name: str, stage: str) -> None:
+    assert stage_of(name) == stage
+
+
+def test_every_kind_of_fact_can_be_folded() -> None:
+    plain = {"int": 0, "float": 0.0, "bool": True}
+    boots = Boots()
+    for kind in facts.KINDS:
+        fact = kind(**{f.name: plain.get(str(f.type), MAC) for f in dataclasses.fields(kind)})
+        boots.take(Record(0.0, 0, fact))
+    assert len(boots.all()) == 1
