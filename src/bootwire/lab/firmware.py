@@ -1,0 +1,217 @@
+"""Virtual machines that have nothing but firmware and a network card: QEMU, always in software emulation.
+
+Every machine has a virtio random number device: EDK2's network stack since the 2024 security fixes has no network
+boot entries without a source of random numbers. The serial port is recorded from the first octet on.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bootwire.lab.network import LabError, Segment, find_program
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]")  # ECMA-48 sequences
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """One way a machine comes up.
+
+    name          as on the command line
+    title         for people
+    arch          Debian's name of the architecture the kernel must have: "amd64" or "arm64"
+    console       the kernel's serial port
+    memory        MiB
+    program       the QEMU binary
+    options       what makes this firmware: machine type and firmware files; {vars} is a private copy of `variables`
+    card          the network card's -device options
+    variables     the variable store's template, "" for none
+    packages      the Debian packages all that is in
+    """
+
+    name: str
+    title: str
+    arch: str
+    console: str
+    memory: int
+    program: str
+    options: tuple[str, ...]
+    card: str
+    variables: str
+    packages: tuple[str, ...]
+
+
+_X86 = ("qemu-system-x86",)
+_BIOS = ("-machine", "pc,graphics=off")  # graphics=off: SeaBIOS and the ROMs write to the serial port, too (sercon)
+_OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+_OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
+_AAVMF = "/usr/share/AAVMF/AAVMF_CODE.fd"
+_AAVMF_VARS = "/usr/share/AAVMF/AAVMF_VARS.fd"
+_VIRTIO = "virtio-net-pci"
+_VIRTIO_EDK2 = "virtio-net-pci,romfile="  # no iPXE in the card: EDK2's own driver and network stack
+
+
+def _flash(code: str) -> tuple[str, ...]:
+    return (
+        "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}",
+        "-drive", "if=pflash,unit=1,format=raw,file={vars}",
+    )  # fmt: skip
+
+
+def _no_pxe() -> tuple[str, ...]:
+    # OvmfPkg/Library/PxeBcPcdProducerLib: without PXE, HTTP is the card's first boot option
+    settings = [("-fw_cfg", f"name=opt/org.tianocore/IPv{version}PXESupport,string=n") for version in (4, 6)]
+    return tuple(word for pair in settings for word in pair)
+
+
+FIRMWARE = {
+    firmware.name: firmware
+    for firmware in (
+        Firmware(
+            "bios", "BIOS, SeaBIOS with QEMU's iPXE ROM, virtio-net", "amd64", "ttyS0", 256,
+            "qemu-system-x86_64", _BIOS, _VIRTIO, "", (*_X86, "seabios", "ipxe-qemu"),
+        ),
+        Firmware(
+            "bios-e1000", "BIOS, SeaBIOS with QEMU's iPXE ROM, e1000", "amd64", "ttyS0", 256,
+            "qemu-system-x86_64", _BIOS, "e1000", "", (*_X86, "seabios", "ipxe-qemu"),
+        ),
+        Firmware(
+            "uefi", "UEFI x64, EDK2 (OVMF), PXE", "amd64", "ttyS0", 384,
+            "qemu-system-x86_64", ("-machine", "q35", *_flash(_OVMF)), _VIRTIO_EDK2, _OVMF_VARS, (*_X86, "ovmf"),
+        ),
+        Firmware(
+            "uefi-http", "UEFI x64, EDK2 (OVMF), HTTP Boot", "amd64", "ttyS0", 384,
+            "qemu-system-x86_64", ("-machine", "q35", *_flash(_OVMF), *_no_pxe()), _VIRTIO_EDK2, _OVMF_VARS,
+            (*_X86, "ovmf"),
+        ),
+        Firmware(
+            "uefi-arm64", "UEFI arm64, EDK2 (AAVMF), PXE", "arm64", "ttyAMA0", 512,
+            "qemu-system-aarch64", ("-machine", "virt", "-cpu", "cortex-a57", *_flash(_AAVMF)), _VIRTIO_EDK2,
+            _AAVMF_VARS, ("qemu-system-arm", "qemu-efi-aarch64"),
+        ),
+    )
+}  # fmt: skip
+
+
+class Machine:
+    """A running machine: its serial port, and its end.
+
+    `started` is monotonic seconds; every octet of the serial port is kept, lines with the second they were complete.
+    """
+
+    def __init__(self, firmware: Firmware, mac: str, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.firmware = firmware
+        self.mac = mac
+        self.log = log
+        self.started = time.monotonic()
+        self._process = process
+        self._lines: list[tuple[float, str]] = []
+        self._text = ""
+        self._more = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def text(self) -> str:
+        """What came over the serial port so far, without control sequences."""
+        with self._more:
+            return self._text
+
+    def lines(self) -> list[tuple[float, str]]:
+        """Whole lines so far, each with the seconds since power-on."""
+        with self._more:
+            return list(self._lines)
+
+    def wait_for(self, pattern: str, timeout: float) -> re.Match[str]:
+        """Wait until the regular expression is found in the serial output. Raises LabError with the last lines seen."""
+        wanted = re.compile(pattern)
+        deadline = time.monotonic() + timeout
+        with self._more:
+            while (found := wanted.search(self._text)) is None:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._reader.is_alive():
+                    ended = "" if self._reader.is_alive() else ", and it has ended"
+                    raise LabError(f"{self.firmware.name} never said {pattern!r}{ended}; last lines:\n{self._tail()}")
+                self._more.wait(min(left, 1))
+        return found
+
+    def type(self, keys: str) -> None:
+        """Type on the serial console."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(keys.encode())
+        self._process.stdin.flush()
+
+    def wait_end(self, timeout: float) -> bool:
+        """Wait until the machine has powered off; whether it has."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        self._reader.join(timeout)
+        return True
+
+    def tail(self, count: int = 12) -> str:
+        with self._more:
+            return self._tail(count)
+
+    def _tail(self, count: int = 12) -> str:
+        kept = [line for line in self._text.splitlines() if line.strip()]
+        return "\n".join(kept[-count:]) or "(nothing)"
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        whole = 0  # characters of _text that _lines holds already
+        with self.log.open("wb") as log:
+            while chunk := self._process.stdout.read1(65536):  # type: ignore[attr-defined]
+                log.write(chunk)
+                log.flush()
+                text = _CONTROL.sub("", chunk.decode("utf-8", "replace"))
+                with self._more:
+                    self._text += text
+                    end = self._text.rfind("\n") + 1
+                    moment = time.monotonic() - self.started
+                    self._lines += [(moment, line) for line in self._text[whole:end].splitlines()]
+                    whole = max(whole, end)
+                    self._more.notify_all()
+        with self._more:
+            self._more.notify_all()
+
+
+def power_on(firmware: Firmware, segment: Segment, mac: str, directory: Path) -> Machine:
+    """Start a machine with its card on `segment`. directory: where its variable store and its serial log go.
+
+    Raises LabError when QEMU or the firmware is missing, with the packages to install.
+    """
+    if find_program(firmware.program) is None or (firmware.variables and not Path(firmware.variables).exists()):
+        raise LabError(f"{firmware.title} needs: apt-get install {' '.join(firmware.packages)}")
+    directory.mkdir(parents=True, exist_ok=True)
+    variables = directory / "variables.fd"
+    if firmware.variables:
+        subprocess.run(["cp", "--sparse=always", firmware.variables, variables], check=True)
+    argv = [
+        firmware.program,
+        "-nodefaults",
+        "-no-reboot",
+        *("-accel", "tcg"),
+        *("-display", "none"),
+        *("-m", str(firmware.memory)),
+        *(option.replace("{vars}", str(variables)) for option in firmware.options),
+        *("-device", "virtio-rng-pci"),
+        *("-netdev", f"tap,id=net0,ifname={segment.tap()},script=no,downscript=no"),
+        *("-device", f"{firmware.card},netdev=net0,mac={mac},bootindex=0"),
+        *("-chardev", "stdio,id=serial,signal=off"),
+        *("-serial", "chardev:serial"),
+    ]
+    errors = (directory / "qemu.err").open("wb")
+    process = segment.network.wire.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+    errors.close()
+    return Machine(firmware, mac, process, directory / "serial.log")
