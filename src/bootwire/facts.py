@@ -172,7 +172,10 @@ class TransferStarted(Fact):
 
 @dataclass(frozen=True, slots=True)
 class TransferDone(Fact):
-    """octets: of the file as sent, once (a range counts its own length); resent: octets sent more than once."""
+    """octets: of the file as sent, once (a range counts its own length); resent: octets sent more than once.
+
+    confirmed: False where all was sent but the last TFTP ACK never came, as from ROMs that hang up first.
+    """
 
     kind: ClassVar[str] = "transfer-done"
     protocol: str
@@ -181,6 +184,7 @@ class TransferDone(Fact):
     octets: int
     seconds: float
     resent: int = 0
+    confirmed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

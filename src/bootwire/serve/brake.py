@@ -1,0 +1,42 @@
+"""A brake on what strangers can write into the journal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bootwire.engine import Ns, S
+from bootwire.facts import Fact, Refused
+
+if TYPE_CHECKING:
+    from bootwire.serve.content import Record
+    from bootwire.serve.loop import Loop
+
+
+class Brake:
+    """Lets at most `rate` things a second through; facts over that are counted, and one Refused tells their number."""
+
+    def __init__(self, loop: Loop, record: Record, service: str, rate: int) -> None:
+        self._loop, self._record, self._service, self._rate = loop, record, service, rate
+        self._second: Ns = -S
+        self._passed = 0
+        self._held = 0
+
+    def free(self, now: Ns) -> bool:
+        """Whether one more may pass."""
+        if now - self._second >= S:
+            self._second, self._passed = now, 0
+        self._passed += 1
+        return self._passed <= self._rate
+
+    def tell(self, fact: Fact, now: Ns) -> None:
+        """Record the fact, or count it."""
+        if self.free(now):
+            self._record(fact)
+            return
+        if not self._held:
+            self._loop.at(now + S, self._sum_up)
+        self._held += 1
+
+    def _sum_up(self, _now: Ns) -> None:
+        held, self._held = self._held, 0
+        self._record(Refused("", self._service, "", f"{held} more such lines within a second were left out"))

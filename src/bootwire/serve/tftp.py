@@ -1,0 +1,670 @@
+"""The TFTP server: sockets, budgets and facts around `engine.tftp.Sender`.
+
+Each transfer has a connected UDP socket of its own on the address the client asked, so that the kernel sorts the
+packets. Its port is one of a few dozen random ones, each also held by an unconnected socket, which gets what comes to
+that port from anybody else and answers ERROR 5 (RFC 1350 section 4). In single-port mode the one port is the
+listener's own: for clients behind NAT, and for containers with one port published.
+
+A whole window leaves in one send (UDP_SEGMENT) out of a shared image of the file's datagrams (`blocks`). The path of
+one ACK is `_Transfer.on_ready`: no object, no heap push, no fact. What happens once a transfer, and whatever goes
+wrong, is in the other methods.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from bootwire.engine import Ns, S
+from bootwire.engine import tftp as engine
+from bootwire.facts import (
+    Fact,
+    Listening,
+    NotFound,
+    Refused,
+    SizeProbed,
+    TransferDone,
+    TransferFailed,
+    TransferStarted,
+    Warned,
+)
+from bootwire.serve.blocks import NETASCII_LIMIT, Changed, Image, Images, Netascii, Octets, Plain, Source, netascii_size
+from bootwire.serve.brake import Brake
+from bootwire.serve.content import Content, Missing, Peer, Record, TftpResolver
+from bootwire.serve.loop import IN, Loop, Timer
+from bootwire.serve.udp import IP_MTU_DISCOVER, IP_PMTUDISC_DONT, Door, Key
+from bootwire.wire import tftp as wire
+from bootwire.wire.reader import WireError
+from bootwire.wire.text import printable
+
+# Linux numbers that Python 3.11's socket module does not name.
+_SOL_UDP: Final = 17
+_UDP_SEGMENT: Final = 103  # linux/udp.h
+_IP_MTU: Final = 14  # linux/in.h
+
+_HEADERS: Final = 32  # octets of IPv4, UDP and TFTP headers: blksize is at most the path's MTU less these
+_SEGMENTS: Final = 64  # of one UDP_SEGMENT send (Linux UDP_MAX_SEGMENTS before 6.9)
+_SEGMENTS_OCTETS: Final = 65_507  # of one UDP_SEGMENT send: the payload of one IPv4 datagram
+_LISTEN_BUFFER: Final = 8 << 20  # octets: of 1000 requests at once most are lost in the default 208 KiB
+_TIDS: Final = 64  # ports that transfers share; each costs a descriptor
+_DATAGRAM: Final = 2048  # octets looked at; a request has at most 512
+_RESET_AFTER: Final = 1 * S  # a request repeated so long after the last progress comes from a machine that was reset
+_TEXT: Final = 60  # octets of an ERROR's text: no answer is much longer than what it answers
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_JUNK: Final = bytes([*range(0x20), *range(0x7F, 0x100)])
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server may use up.
+
+    transfers   in all; established ones are never given up for new ones
+    unproven    of these, the ones whose client has acknowledged nothing yet: when they are too many, the oldest goes.
+                No limit counts per address: a thousand machines may stand behind one NAT
+    block_size  octets, the biggest ever agreed; the path's MTU less 32 limits it, too
+    window      blocks, the biggest ever agreed, 1..64
+    """
+
+    transfers: int = 4096
+    unproven: int = 1024
+    block_size: int = wire.MAX_BLOCK_SIZE
+    window: int = engine.WINDOW_LIMIT
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start, for whoever reports on the server's health.
+
+    requests   read and write requests taken in; finished, failed: transfers; probed: size probes
+    refused    requests answered with an ERROR, and datagrams that are none
+    evicted    unproven transfers given up for newer ones; shed: requests dropped for want of a descriptor or a place
+    foreign    datagrams to a transfer's port from somebody else
+    peak       most transfers at once
+    """
+
+    requests: int = 0
+    finished: int = 0
+    failed: int = 0
+    probed: int = 0
+    refused: int = 0
+    evicted: int = 0
+    shed: int = 0
+    foreign: int = 0
+    receive_errors: int = 0
+    send_errors: int = 0
+    peak: int = 0
+
+
+class TftpServer:
+    """Serves read requests from the moment it is made. Everything but the constructor is for the loop's thread.
+
+    listen       (address, port, interface) each: address is dotted, "0.0.0.0" for all; with an interface the socket
+                 is bound to that device, "" leaves it open; port 0 takes any (see `ports`)
+    resolve      looks names up. They come to it with backslashes turned to slashes, and without leading, trailing or
+                 repeated slashes. If it has no such name, and that ends in octets that no name ends in, it is asked
+                 again without those. It may raise OSError: a shortage of descriptors drops the request, so that the
+                 client asks again
+    single_port  transfers leave from the port listened on
+    Raises OSError if an address cannot be had.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        listen: Sequence[tuple[str, int, str]],
+        resolve: TftpResolver,
+        record: Record,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        single_port: bool = False,
+    ) -> None:
+        self.loop, self.limits, self.single_port = loop, limits, single_port
+        self.record, self.counts, self.images = record, Counts(), Images()
+        self._resolve = resolve
+        self._doors: list[Door] = []
+        self._tids: list[Door] = []
+        self._transfers: dict[Key, _Transfer] = {}
+        self._unproven: dict[_Transfer, None] = {}
+        self._netascii_sizes: dict[object, int] = {}
+        self._refusals = Brake(loop, record, "tftp", 20)
+        self._misses = Brake(loop, record, "tftp", 500)
+        self._answers_to_foreign = Brake(loop, record, "tftp", 100)
+        self._shed_told: Ns = -10 * S
+        try:
+            for address, port, interface in listen:
+                door = Door(loop, (address, port), self.request, interface, shared=single_port, buffer=_LISTEN_BUFFER)
+                self._doors.append(door)
+            for _ in range(0 if single_port else _TIDS):
+                self._tids.append(Door(loop, ("0.0.0.0", 0), self._foreign, shared=True))
+        except OSError:
+            self.close()
+            raise
+        for door in self._doors:
+            record(Listening("", "tftp", door.address, door.port, door.interface))
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports listened on, in the order of `listen`."""
+        return tuple(door.port for door in self._doors)
+
+    @property
+    def active(self) -> int:
+        """Transfers under way."""
+        return len(self._transfers)
+
+    def stop_accepting(self) -> None:
+        """Take no new requests; what is under way goes on."""
+        for door in self._doors:
+            door.close()
+
+    def close(self) -> None:
+        """End at once; clients in the middle of a transfer are told."""
+        for transfer in list(self._transfers.values()):
+            transfer.give_up("the server stops", self.loop.now, tell=True)
+        for door in self._doors + self._tids:
+            door.close()
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def request(self, door: Door, data: bytes, key: Key, now: Ns) -> None:
+        """A datagram came to a port listened on (or, in single-port mode, a request to a transfer's socket)."""
+        opcode = data[:2]
+        if opcode in (b"\0\3", b"\0\4", b"\0\6") and self.single_port:
+            return self._foreign(door, data, key, now)
+        if opcode not in (b"\0\1", b"\0\2"):
+            # An ERROR is never answered, and the rest is no client of ours.
+            return self._refuse(door, key, data, None, "not a request", now) if opcode != b"\0\5" else None
+        self.counts.requests += 1
+        if len(data) > wire.MAX_REQUEST:
+            return self._refuse(door, key, data, wire.ILLEGAL, "request of more than 512 octets", now)
+        running = self._transfers.get(key)
+        if running is not None and running.asked_again(data, now):
+            return None
+        try:
+            request = wire.parse(data)
+        except WireError as error:
+            return self._refuse(door, key, data, wire.ILLEGAL, str(error), now)
+        if isinstance(request, wire.ReadRequest) and request.mode in (b"octet", b"netascii"):
+            return self._read(door, key, request, data, now)
+        if isinstance(request, wire.WriteRequest):
+            return self._refuse(door, key, data, wire.ACCESS, "this server takes no files", now)
+        return self._refuse(door, key, data, wire.ILLEGAL, "no such transfer mode", now)
+
+    def proven(self, transfer: _Transfer) -> None:
+        """The client has acknowledged something: from now on nothing but itself ends the transfer."""
+        self._unproven.pop(transfer, None)
+
+    def ended(self, transfer: _Transfer) -> None:
+        self._unproven.pop(transfer, None)
+        if self._transfers.get(transfer.key) is transfer:
+            del self._transfers[transfer.key]
+
+    def tell_miss(self, fact: Fact, now: Ns) -> None:
+        """Record a fact of a kind that anybody can cause in any number, as long as there are not too many."""
+        self._misses.tell(fact, now)
+
+    def _read(self, door: Door, key: Key, request: wire.ReadRequest, data: bytes, now: Ns) -> None:
+        if len(self._transfers) >= self.limits.transfers and not self._evict(now):
+            return self._shed("too many transfers", now)
+        if len(self._unproven) >= self.limits.unproven:
+            self._evict(now)
+        try:
+            content = self._look_up(request.filename, Peer(*key))
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                return self._shed(_why(error), now)
+            content = Missing(_why(error), forbidden=error.errno in (errno.EACCES, errno.EPERM))
+        if isinstance(content, Missing):
+            self.counts.refused += 1
+            code, text = (wire.ACCESS, b"not served") if content.forbidden else (wire.NOT_FOUND, b"no such file")
+            door.send(wire.emit(wire.Error(code, text)), key)
+            name, peer = printable(request.filename), f"{key[0]}:{key[1]}"
+            return self.tell_miss(NotFound(content.machine, "tftp", name, peer, content.because), now)
+        try:
+            transfer = self._begin(door, key, request, data, content, now)
+        except _Unwilling as error:
+            content.close()
+            return self._refuse(door, key, data, wire.ILLEGAL, str(error), now)
+        except Changed:
+            content.close()
+            return self._refuse(door, key, data, wire.UNDEFINED, "the file is being changed", now)
+        except OSError as error:
+            content.close()
+            if error.errno in _SHORTAGES:
+                return self._shed(_why(error), now)
+            # No route, port 0, a broadcast address: nobody that could be answered.
+            self.counts.send_errors += 1
+            return self._refuse(door, key, data, None, _why(error), now)
+        self._transfers[key] = transfer
+        self._unproven[transfer] = None
+        self.counts.peak = max(self.counts.peak, len(self._transfers))
+        return transfer.start(now)
+
+    def _look_up(self, filename: bytes, peer: Peer) -> Content | Missing:
+        name = b"/".join(part for part in filename.replace(b"\\", b"/").split(b"/") if part)
+        found = self._resolve(name, peer)
+        bare = name.rstrip(_JUNK)
+        if isinstance(found, Missing) and bare and bare != name:
+            # Intel, Kontron, Jetway and Lenovo T460 ROMs append 0xFF or worse to a name from option 67 without NUL.
+            again = self._resolve(bare, peer)
+            return found if isinstance(again, Missing) else again
+        return found
+
+    def _begin(
+        self, door: Door, key: Key, request: wire.ReadRequest, data: bytes, content: Content, now: Ns
+    ) -> _Transfer:
+        """Raises _Unwilling, Changed, OSError; nothing is left open then but the content."""
+        octets = Octets(content)
+        netascii = request.mode == b"netascii"
+        size = self._netascii_size(octets) if netascii else octets.size
+        sock = self._connect(door, key, now)
+        try:
+            mtu = sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+            agreed = engine.agree(
+                request.options,
+                size=size,
+                block_limit=min(self.limits.block_size, mtu - _HEADERS),
+                window_limit=self.limits.window,
+            )
+            source = Netascii(octets, size, agreed.block_size) if netascii else Plain(octets, agreed.block_size)
+            return _Transfer(self, door, sock, key, data, content, octets, source, agreed, size, now)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _netascii_size(self, octets: Octets) -> int:
+        if octets.size > NETASCII_LIMIT:
+            raise _Unwilling("too long for netascii, ask for octet mode")
+        key = (octets.key, octets.state)
+        size = self._netascii_sizes.get(key) if octets.key is not None else None
+        if size is None:
+            size = netascii_size(octets)
+            if len(self._netascii_sizes) >= 256:
+                self._netascii_sizes.clear()
+            self._netascii_sizes[key] = size
+        return size
+
+    def _connect(self, door: Door, key: Key, now: Ns) -> socket.socket:
+        """A socket between this client and the address it asked, and nobody else. Raises OSError."""
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        try:
+            sock = socket.socket(socket.AF_INET, kind)
+        except OSError:
+            if not self._evict(now):
+                raise
+            sock = socket.socket(socket.AF_INET, kind)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # "Don't fragment" confuses some ROMs: routers behind us may cut what does not fit.
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+            if door.interface:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, door.interface.encode())
+            sock.bind((key[2], door.port if self.single_port else secrets.choice(self._tids).port))
+            sock.connect((key[0], key[1]))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    # --- what is not served -------------------------------------------------------------------------------------
+
+    def _foreign(self, door: Door, data: bytes, key: Key, now: Ns) -> None:
+        """A datagram to a transfer's port from somebody who has no transfer there (RFC 1350 section 4)."""
+        self.counts.foreign += 1
+        if data[:2] in (b"\0\3", b"\0\4", b"\0\6") and self._answers_to_foreign.free(now):
+            door.send(_UNKNOWN_TID, key)
+
+    def _refuse(self, door: Door, key: Key, data: bytes, code: int | None, because: str, now: Ns) -> None:
+        self.counts.refused += 1
+        if code is not None:
+            door.send(wire.emit(wire.Error(code, because.encode()[:_TEXT])), key)
+        self._refusals.tell(Refused("", "tftp", f"{key[0]}:{key[1]}", because, printable(data[:64])), now)
+
+    def _evict(self, now: Ns) -> bool:
+        """Give up the oldest unproven transfer; False if there is none."""
+        for transfer in self._unproven:
+            self.counts.evicted += 1
+            transfer.give_up("never acknowledged, and others wait", now, tell=False)
+            return True
+        return False
+
+    def _shed(self, because: str, now: Ns) -> None:
+        """Drop a request in silence: the client asks again, and an ERROR would end its boot."""
+        self.counts.shed += 1
+        if now - self._shed_told >= 10 * S:
+            self._shed_told = now
+            self.record(Warned("", f"tftp: {self.counts.shed} requests dropped so far: {because}", "ulimit -n 8192"))
+
+
+class _Transfer:
+    """One file on its way to one client."""
+
+    __slots__ = (
+        "_agreed",
+        "_burst",
+        "_content",
+        "_door",
+        "_image",
+        "_name",
+        "_oack",
+        "_octets",
+        "_ready",
+        "_receive",
+        "_request",
+        "_send",
+        "_sender",
+        "_server",
+        "_size",
+        "_sock",
+        "_source",
+        "_started_at",
+        "_stride",
+        "_timer",
+        "_told",
+        "_view",
+        "key",
+    )
+
+    def __init__(
+        self,
+        server: TftpServer,
+        door: Door,
+        sock: socket.socket,
+        key: Key,
+        request: bytes,
+        content: Content,
+        octets: Octets,
+        source: Source,
+        agreed: engine.Agreed,
+        size: int,
+        now: Ns,
+    ) -> None:
+        self.key = key
+        self._server, self._door, self._sock, self._request = server, door, sock, request
+        self._content, self._octets, self._source, self._agreed = content, octets, source, agreed
+        self._size, self._started_at = size, now
+        self._oack = wire.emit(wire.OptionAck(agreed.answer))
+        self._sender = engine.Sender(size, agreed)
+        self._receive, self._send = sock.recv, sock.send
+        self._stride = agreed.block_size + wire.HEADER
+        self._burst = 1  # blocks a send may hold
+        self._image: Image | None = None
+        self._view = memoryview(b"")  # of the image
+        self._ready = 0  # octets of it that can be sent as they are
+        self._told = False  # the journal knows of the transfer
+        self._timer: Timer | None = None
+
+    def start(self, now: Ns) -> None:
+        self._server.loop.watch(self._sock.fileno(), IN, self.on_ready)
+        self._transmit(self._sender.start(now), now)
+        self._wait()
+
+    def on_ready(self, _events: int, now: Ns) -> None:
+        """A datagram came from the client. This is the hot path: an ACK in, a window out."""
+        try:
+            data = self._receive(_DATAGRAM)
+        except OSError as error:
+            return self._receive_trouble(error, now)
+        if len(data) != 4 or data[1] != 4 or data[0] != 0:
+            return self._receive_oddly(data, now)
+        sender = self._sender
+        count = sender.acked(data[2] << 8 | data[3], now)
+        if count:
+            stride = self._stride
+            begin = (sender.first - 1) * stride
+            end = begin + count * stride
+            if end <= self._ready and count <= self._burst:
+                try:
+                    self._send(self._view[begin:end])
+                except OSError as error:
+                    self._send_trouble(error, begin, end, now)
+            else:
+                self._transmit(count, now)
+        elif sender.outcome is not None:
+            self._end(now)
+        return None
+
+    def asked_again(self, request: bytes, now: Ns) -> bool:
+        """The client sent a request while this transfer runs. False: the transfer has been given up for it."""
+        if request == self._request:
+            if not self._sender.proven:
+                self._transmit(self._sender.repeated(now), now)
+                return True
+            if now - self._sender.progress_at < _RESET_AFTER:
+                return True
+        self.give_up("the client started over", now, tell=False)
+        return False
+
+    def give_up(self, because: str, now: Ns, *, tell: bool) -> None:
+        """End it on our side; `tell` the client why."""
+        if tell:
+            self._put_error(because)
+        self._server.counts.failed += 1
+        self._close()
+        self._record_failure(because, now)
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    def _transmit(self, count: int, now: Ns) -> None:
+        """Send `count` blocks from the engine's `first` on."""
+        sender = self._sender
+        if sender.first == 0 or not count:
+            if count:
+                self._put(self._oack)
+        else:
+            try:
+                if sender.proven and not self._told:
+                    self._prove(now)
+                self._transmit_blocks(sender.first, count)
+            except Changed:
+                if self._image is not None:
+                    self._server.images.forget(self._image)
+                return self.give_up("the file was changed meanwhile", now, tell=True)
+            except OSError as error:
+                return self.give_up(f"reading failed: {_why(error)}", now, tell=True)
+        if sender.outcome is not None:
+            self._end(now)
+        return None
+
+    def _transmit_blocks(self, first: int, count: int) -> None:
+        """Raises Changed, OSError where reading fails."""
+        image, stride = self._image, self._stride
+        if image is not None:
+            image.fill(self._octets, first + count - 1)
+            self._ready = image.made * stride
+            datagrams: bytes | memoryview = image.view[(first - 1) * stride : (first + count - 1) * stride]
+        else:
+            datagrams = self._source.take(first, count)
+        self._put_all(datagrams)
+
+    def _put_all(self, datagrams: bytes | memoryview) -> None:
+        at = 0
+        while at < len(datagrams):
+            piece = datagrams[at : at + self._burst * self._stride]
+            if self._put(piece):
+                at += len(piece)
+
+    def _put_error(self, because: str) -> None:
+        if self._burst > 1:
+            self._segment(0)  # or a long text comes in pieces
+        self._put(wire.emit(wire.Error(wire.UNDEFINED, because.encode()[:_TEXT])))
+
+    def _segment(self, octets: int) -> None:
+        """Let the kernel cut what is sent into datagrams of so many octets; 0 sends everything as it is."""
+        try:
+            self._sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, octets)
+        except OSError:  # Linux before 4.18
+            octets = 0
+        self._burst = max(1, min(_SEGMENTS, _SEGMENTS_OCTETS // octets)) if octets else 1
+
+    def _put(self, piece: bytes | memoryview) -> bool:
+        """One send. False: the path cannot do segments, so try again in smaller pieces."""
+        try:
+            self._send(piece)
+        except OSError as error:
+            self._server.counts.send_errors += 1
+            if self._burst > 1 and error.errno in (errno.EMSGSIZE, errno.EINVAL, errno.EIO):
+                self._segment(0)
+                return False
+            if error.errno == errno.ECONNREFUSED:  # what an earlier datagram met; this one has not left
+                self._sender.unreachable()
+            # Anything else (a full queue, no route, a firewall) is a lost datagram.
+        return True
+
+    def _send_trouble(self, _error: OSError, begin: int, end: int, now: Ns) -> None:
+        """The send of the hot path failed: do it again the careful way."""
+        self._put_all(self._view[begin:end])
+        if self._sender.outcome is not None:
+            self._end(now)
+
+    # --- receiving ----------------------------------------------------------------------------------------------
+
+    def _receive_trouble(self, error: OSError, now: Ns) -> None:
+        if error.errno in (errno.EAGAIN, errno.EINTR):
+            return
+        self._server.counts.receive_errors += 1
+        if error.errno == errno.ECONNREFUSED:
+            self._sender.unreachable()
+            if self._sender.outcome is not None:
+                self._end(now)
+
+    def _receive_oddly(self, data: bytes, now: Ns) -> None:
+        """Anything but a plain ACK."""
+        if data[:2] in (b"\0\1", b"\0\2"):  # single-port mode; to any other transfer's port it makes no sense
+            return self._server.request(self._door, data, self.key, now) if self._server.single_port else None
+        try:
+            message = wire.parse(data)
+        except WireError:
+            return None
+        if isinstance(message, wire.Ack):
+            self._transmit(self._sender.acked(message.block, now), now)
+        elif isinstance(message, wire.Error):
+            self._sender.aborted(message.code, message.text)
+            self._end(now)
+        return None
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Look again when the engine is due as of now. Its deadline moves with every ACK, this timer does not."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._sender.deadline is not None:
+            self._timer = self._server.loop.at(self._sender.deadline, self._on_timer)
+
+    def _on_timer(self, now: Ns) -> None:
+        sender = self._sender
+        if sender.deadline is not None and sender.deadline <= now:
+            self.on_ready(0, now)  # an ACK that is here already, while we were late, makes it no loss
+        if sender.deadline is not None and sender.deadline <= now:
+            self._transmit(sender.tick(now), now)
+        self._wait()
+
+    # --- the record ---------------------------------------------------------------------------------------------
+
+    def _prove(self, now: Ns) -> None:
+        """The first ACK came: the client is real, so the file may cost something now."""
+        self._told = True
+        server, agreed = self._server, self._agreed
+        server.proven(self)
+        if agreed.window > 1:
+            self._segment(self._stride)
+        if isinstance(self._source, Plain):
+            image = self._image = server.images.borrow(self._octets, agreed.block_size)
+            if image is not None:
+                self._view = image.view
+        options = ", ".join(f"{name.decode()} {value.decode()}" for name, value in agreed.answer)
+        content = self._content
+        server.record(TransferStarted(content.machine, "tftp", content.name, self._peer(), self._size, options))
+        self._wait()  # the time-out is no longer the one of a stranger
+
+    def _end(self, now: Ns) -> None:
+        """The engine has come to an outcome."""
+        sender, counts, content = self._sender, self._server.counts, self._content
+        outcome = sender.outcome
+        if outcome is None or self._sock.fileno() < 0:
+            return
+        if isinstance(outcome, engine.Stalled):
+            self._put_error("timed out")
+        if isinstance(outcome, engine.Finished) and not self._told:
+            self._prove(now)
+        self._close()
+        seconds = (now - self._started_at) / S
+        match outcome:
+            case engine.Finished(confirmed):
+                counts.finished += 1
+                self._server.record(
+                    TransferDone(
+                        content.machine,
+                        "tftp",
+                        content.name,
+                        self._peer(),
+                        self._size,
+                        seconds,
+                        sender.resent,
+                        confirmed,
+                    )
+                )
+            case engine.Probed():
+                counts.probed += 1
+                self._server.tell_miss(SizeProbed(content.machine, content.name, self._peer(), self._size), now)
+            case engine.Aborted(code, text):
+                counts.failed += 1
+                self._record_failure(f"the client ended it: ERROR {code} {printable(text, 100)}".rstrip(), now)
+            case engine.Unanswered():
+                counts.failed += 1
+                self._record_failure("never acknowledged", now)
+            case engine.Stalled(block):
+                counts.failed += 1
+                self._record_failure(f"no ACK of block {block} for {engine.PATIENCE // S} s", now)
+            case engine.Unreachable():
+                counts.failed += 1
+                self._record_failure("the client's port is closed", now)
+            case never:
+                assert_never(never)
+
+    def _record_failure(self, because: str, now: Ns) -> None:
+        content, seconds = self._content, (now - self._started_at) / S
+        fact = TransferFailed(
+            content.machine, "tftp", content.name, self._peer(), self._sender.acknowledged, seconds, because
+        )
+        if self._told:
+            self._server.record(fact)
+        else:
+            self._server.tell_miss(fact, now)
+
+    def _peer(self) -> str:
+        return f"{self.key[0]}:{self.key[1]}"
+
+    def _close(self) -> None:
+        """Give everything back. Safe to call twice."""
+        if self._sock.fileno() < 0:
+            return
+        self._server.loop.unwatch(self._sock.fileno())
+        self._sock.close()
+        self._content.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._image is not None:
+            self._server.images.give_back(self._image)
+            self._image, self._view, self._ready = None, memoryview(b""), 0
+        self._server.ended(self)
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+class _Unwilling(Exception):
+    """We could, but will not; the text is for the client."""
+
+
+_UNKNOWN_TID: Final = wire.emit(wire.Error(wire.UNKNOWN_TID, b"unknown transfer"))
