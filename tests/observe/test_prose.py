@@ -20,6 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs/reference/facts.md"
 UNTOLD: dict[type[Fact], set[str]] = {  # in the JSON lines alone
     facts.Discovered: {"uuid", "xid", "vendor_class", "user_class", "retry"},
     facts.Offered: {"interface"},
+    facts.TransferDone: {"confirmed"},  # told where it is not
 }
 
 
@@ -73,6 +74,11 @@ def test_the_clock_is_local() -> None:
 
 def test_a_transfer_that_took_no_time_has_no_speed() -> None:
     assert line(facts.TransferDone(MAC, "http", "kernel", "", 0, 0.0)).endswith("kernel  0 B in 0.00s")
+
+
+def test_a_transfer_without_its_last_ack_says_so() -> None:
+    fact = facts.TransferDone(MAC, "tftp", "kernel", "", 7, 0.0, 0, confirmed=False)
+    assert line(fact).endswith("kernel  7 B in 0.00s, the last ACK never came")
 
 
 def test_colour_marks_the_step_alone() -> None:

@@ -105,7 +105,8 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             resent = f", {octets_text(fact.resent)} sent again" if fact.resent else ""
             speed = f", {octets_text(int(fact.octets / fact.seconds))}/s" if fact.seconds > 0 else ""
             took = f"{octets_text(fact.octets)} in {seconds_text(fact.seconds)}{speed}"
-            return fact.protocol, fact.peer, f"{fact.name}  {took}{resent}"
+            hung_up = "" if fact.confirmed else ", the last ACK never came"
+            return fact.protocol, fact.peer, f"{fact.name}  {took}{resent}{hung_up}"
         case facts.TransferFailed():
             where = f"after {octets_text(fact.octets)} and {seconds_text(fact.seconds)}"
             return fact.protocol, fact.peer, f"{fact.name}  failed {where}: {fact.because}"

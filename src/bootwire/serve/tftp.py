@@ -225,8 +225,8 @@ class TftpServer:
             self.counts.refused += 1
             code, text = (wire.ACCESS, b"not served") if content.forbidden else (wire.NOT_FOUND, b"no such file")
             door.send(wire.emit(wire.Error(code, text)), key)
-            name, peer = printable(request.filename), f"{key[0]}:{key[1]}"
-            return self.tell_miss(NotFound(content.machine, "tftp", name, peer, content.because), now)
+            name = printable(request.filename)
+            return self.tell_miss(NotFound(content.machine, "tftp", name, key[0], content.because), now)
         try:
             transfer = self._begin(door, key, request, data, content, now)
         except _Unwilling as error:
@@ -325,7 +325,7 @@ class TftpServer:
         self.counts.refused += 1
         if code is not None:
             door.send(wire.emit(wire.Error(code, because.encode()[:_TEXT])), key)
-        self._refusals.tell(Refused("", "tftp", f"{key[0]}:{key[1]}", because, printable(data[:64])), now)
+        self._refusals.tell(Refused("", "tftp", key[0], because, printable(data[:64])), now)
 
     def _evict(self, now: Ns) -> bool:
         """Give up the oldest unproven transfer; False if there is none."""
@@ -583,7 +583,7 @@ class _Transfer:
                 self._view = image.view
         options = ", ".join(f"{name.decode()} {value.decode()}" for name, value in agreed.answer)
         content = self._content
-        server.record(TransferStarted(content.machine, "tftp", content.name, self._peer(), self._size, options))
+        server.record(TransferStarted(content.machine, "tftp", content.name, self.key[0], self._size, options))
         self._wait()  # the time-out is no longer the one of a stranger
 
     def _end(self, now: Ns) -> None:
@@ -606,7 +606,7 @@ class _Transfer:
                         content.machine,
                         "tftp",
                         content.name,
-                        self._peer(),
+                        self.key[0],
                         self._size,
                         seconds,
                         sender.resent,
@@ -615,7 +615,7 @@ class _Transfer:
                 )
             case engine.Probed():
                 counts.probed += 1
-                self._server.tell_miss(SizeProbed(content.machine, content.name, self._peer(), self._size), now)
+                self._server.tell_miss(SizeProbed(content.machine, content.name, self.key[0], self._size), now)
             case engine.Aborted(code, text):
                 counts.failed += 1
                 self._record_failure(f"the client ended it: ERROR {code} {printable(text, 100)}".rstrip(), now)
@@ -634,15 +634,12 @@ class _Transfer:
     def _record_failure(self, because: str, now: Ns) -> None:
         content, seconds = self._content, (now - self._started_at) / S
         fact = TransferFailed(
-            content.machine, "tftp", content.name, self._peer(), self._sender.acknowledged, seconds, because
+            content.machine, "tftp", content.name, self.key[0], self._sender.acknowledged, seconds, because
         )
         if self._told:
             self._server.record(fact)
         else:
             self._server.tell_miss(fact, now)
-
-    def _peer(self) -> str:
-        return f"{self.key[0]}:{self.key[1]}"
 
     def _close(self) -> None:
         """Give everything back. Safe to call twice."""
