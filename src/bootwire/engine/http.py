@@ -42,17 +42,19 @@ class Connection:
     deadline   close the connection then, unless a request is being answered
     """
 
-    __slots__ = ("_buffer", "_idle", "deadline")
+    __slots__ = ("_buffer", "_head_time", "_idle", "_idle_time", "deadline")
 
-    def __init__(self, now: Ns) -> None:
-        self.deadline = now + HEAD_TIME
+    def __init__(self, now: Ns, head_time: Ns = HEAD_TIME, idle_time: Ns = IDLE_TIME) -> None:
+        self.deadline = now + head_time
+        self._head_time = head_time
+        self._idle_time = idle_time
         self._buffer = b""
         self._idle = False
 
     def receive(self, data: bytes, now: Ns) -> http.Request | Refusal | None:
         if self._idle:
             self._idle = False
-            self.deadline = now + HEAD_TIME
+            self.deadline = now + self._head_time
         scanned = len(self._buffer)
         self._buffer = self._buffer + data if scanned else data
         return self._next(scanned)
@@ -61,7 +63,7 @@ class Connection:
         result = self._next(0) if self._buffer else None
         if result is None:
             self._idle = not self._buffer
-            self.deadline = now + (IDLE_TIME if self._idle else HEAD_TIME)
+            self.deadline = now + (self._idle_time if self._idle else self._head_time)
         return result
 
     def leftover(self) -> bytes:
@@ -74,7 +76,7 @@ class Connection:
             self._buffer = buffer = buffer.lstrip(b"\r\n")
         end = buffer.find(b"\r\n\r\n", max(0, scanned - 3)) + 4
         if end == 3:
-            return _hopeless(buffer, max(0, scanned - 1))
+            return _hopeless(buffer, max(0, scanned - 1)) if buffer else None
         head = buffer[:end]
         self._buffer = buffer[end:]
         try:
@@ -100,6 +102,8 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 def _hopeless(buffer: bytes, at: int) -> Refusal | None:
     """A refusal where no further octet could make a head of this; only octets from `at` on are new."""
+    if not buffer[:1].isalpha():
+        return Refusal(400, "TLS on the plain HTTP port" if buffer[0] == 0x16 else "no HTTP request", buffer)
     if len(buffer) > http.MAX_LINE and b"\n" not in buffer[: http.MAX_LINE + 2]:
         return Refusal(414, http.LONG_TARGET, buffer)
     if len(buffer) >= http.MAX_HEAD:

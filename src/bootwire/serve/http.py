@@ -43,7 +43,6 @@ SMALL = 64 * 1024  # octets up to which a file is kept in memory, ready to send
 CACHE = 8 * 1024 * 1024  # octets of such files kept
 LINGER: Ns = 2 * S  # how long a closed connection is drained, so that a reset does not overtake the answer
 DRAIN = 256 * 1024  # octets drained at most
-SWEEP: Ns = S  # how often deadlines are looked at
 ACCEPT_PAUSE: Ns = 100 * MS  # how long nothing is accepted when descriptors or memory ran out
 
 
@@ -55,12 +54,16 @@ class Limits:
                  that is idle longest; when all are in use it waits in the kernel's queue
     slow         connections from one address that may owe their first request for longer than `grace`; any number of
                  machines behind one address is fine as long as they say what they want
+    head         how long a whole request head may take (engine/http.py has why)
+    idle         how long a connection may say nothing between requests
     stall        how long a peer may take nothing of an answer
     """
 
     connections: int = 2048
     slow: int = 64
     grace: Ns = 2 * S
+    head: Ns = engine.HEAD_TIME
+    idle: Ns = engine.IDLE_TIME
     stall: Ns = 30 * S
 
 
@@ -99,6 +102,7 @@ class HttpServer:
         self._ready: OrderedDict[object, bytes] = OrderedDict()
         self._ready_octets = 0
         self._sweeping = False
+        self._sweep_time = min(S, limits.head, limits.idle, limits.stall)
         self._accepting = True
         self.stopping = False
         self._stopped: Callable[[], None] | None = None
@@ -155,22 +159,27 @@ class HttpServer:
     def _accept_from(self, listener: socket.socket) -> Callable[[int, Ns], None]:
         def accept(_: int, now: Ns) -> None:
             for _ in range(ACCEPTS):
-                if len(self._connections) >= self.limits.connections and not self._make_room():
-                    self._accept_later(None)
-                    return
                 try:
                     sock, address = listener.accept()
                 except BlockingIOError:
                     return
                 except OSError as error:
-                    if error.errno in _SHORTAGE and not self._make_room():
-                        self._accept_later(now + ACCEPT_PAUSE)
+                    if error.errno not in _SHORTAGE:
+                        continue  # the error of one connection that is no more: on with the next
+                    if not _readable(listener):
+                        return  # nobody waits: accept(2) takes its descriptor before it looks
+                    if not self._make_room():
                         self._warn_shortage(error, now)
+                        self._accept_later(now + ACCEPT_PAUSE)
                         return
-                    continue  # room was made, or this one had a network error (accept(2)): on with the next
+                    continue
+                full = len(self._connections) >= self.limits.connections and not self._make_room()
                 sock.setblocking(False)
                 self._add(connection := _Connection(self, sock, address[0], address[1], now))
                 self._count_fresh(connection, now)
+                if full:
+                    self._accept_later(None)
+                    return
 
         return accept
 
@@ -179,7 +188,7 @@ class HttpServer:
         self.loop.watch(connection.fd, IN | OUT | RDHUP | select.EPOLLET, connection.event)
         if not self._sweeping:
             self._sweeping = True
-            self.loop.at(self.loop.now + SWEEP, self._sweep)
+            self.loop.at(self.loop.now + self._sweep_time, self._sweep)
 
     def _count_fresh(self, connection: _Connection, now: Ns) -> None:
         self._fresh[connection] = None
@@ -187,7 +196,7 @@ class HttpServer:
         same[connection] = None
         if len(same) > self.limits.slow:
             oldest = next(iter(same))
-            if now - oldest.began > self.limits.grace:
+            if now - oldest.began >= self.limits.grace:
                 self.refused(oldest.address, "too many connections without a request", b"")
                 oldest.close()
 
@@ -251,15 +260,13 @@ class HttpServer:
     def _sweep(self, now: Ns) -> None:
         for connection in [c for c in self._connections if c.deadline <= now]:
             connection.expire(now)
-        if self._refusals.hidden and self._refusals.take(now):
-            hidden, self._refusals.hidden = self._refusals.hidden, 0
+        if hidden := self._refusals.reveal(now):
             self.record(Refused("", "http", "", f"{hidden} more requests like these"))
-        if self._misses.hidden and self._misses.take(now):
-            hidden, self._misses.hidden = self._misses.hidden, 0
+        if hidden := self._misses.reveal(now):
             self.record(NotFound("", "http", "", "", f"{hidden} more names like these"))
         self._sweeping = bool(self._connections or self._refusals.hidden or self._misses.hidden)
         if self._sweeping:
-            self.loop.at(now + SWEEP, self._sweep)
+            self.loop.at(now + self._sweep_time, self._sweep)
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
@@ -363,7 +370,7 @@ class _Connection:
         self.port = port
         self.peer: Peer | None = None
         self.ours = ("", 0)
-        self.http = engine.Connection(now)
+        self.http = engine.Connection(now, server.limits.head, server.limits.idle)
         self.state = WAITING
         self.began = now
         self.deadline = self.http.deadline
@@ -704,13 +711,23 @@ class _Quota:
         self.hidden = 0
 
     def take(self, now: Ns) -> bool:
+        """Whether one more may be told; it is hidden if not."""
+        if self._any(now):
+            self._tokens -= 1
+            return True
+        self.hidden += 1
+        return False
+
+    def reveal(self, now: Ns) -> int:
+        """How many were hidden since the last time, once more may be told again; else 0."""
+        hidden = self.hidden if self._any(now) else 0
+        self.hidden -= hidden
+        return hidden
+
+    def _any(self, now: Ns) -> bool:
         self._tokens = min(20.0 * self._rate, self._tokens + (now - self._since) * self._rate / S)
         self._since = now
-        if self._tokens < 1:
-            self.hidden += 1
-            return False
-        self._tokens -= 1
-        return True
+        return self._tokens >= 1
 
 
 def _listen(address: str, port: int) -> socket.socket:
@@ -725,6 +742,12 @@ def _listen(address: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _after_preface(content: Content) -> bytes | None:

@@ -56,7 +56,7 @@ class Request:
 # Possessive quantifiers: no input makes these go back over what they have read.
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}+) ([!-~\x80-\xff]++) HTTP/([0-9])\.([0-9])\r\n")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n")
-_ABSOLUTE = re.compile(rb"https?://([^/?#@\\]*)([^#]*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"https?://([^/?#@\\]*)(|[/?][^#]*)", re.IGNORECASE)
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding"))
 
