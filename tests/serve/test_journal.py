@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -272,3 +273,14 @@ def _print_warning(fd: int) -> None:
     journal.record(Warned("", "mind the gap"))
     journal.start()
     journal.close()
+
+
+def test_a_process_ends_though_nobody_reads_its_lines(pipe: Pipe) -> None:
+    program = (
+        "from bootwire.facts import Stopped; from bootwire.serve.journal import Journal\n"
+        "journal = Journal(1); journal.start()\n"
+        "for number in range(5_000): journal.record(Stopped('', str(number)))\n"
+        "journal.close(0.2)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], stdout=pipe.write, env=environment, timeout=20, check=True)
