@@ -387,6 +387,23 @@ def test_firmware_whose_loader_lived_gets_the_same_one_next_time(sign):
     assert file_at(boots, discover(xid=2), 30 * S) == "x86_64/snponly.efi"
 
 
+def test_a_loader_whose_last_block_was_never_acknowledged_is_not_taken_for_dead():
+    boots = server()
+    file_at(boots, discover("intel-bios-discover"), S)
+    boots.receive(datagram(discover("ipxe-bios-discover", xid=5)), 8 * S)
+    boots.note_loader_served(MAC, "bios/undionly.kpxe", 12 * S)  # told when the retransmissions ended
+    assert file_at(boots, discover("intel-bios-discover", xid=2), 30 * S) == "bios/undionly.kpxe"
+
+
+def test_a_script_beside_the_loader_does_not_hide_a_chain_that_goes_in_circles():
+    boots = server()
+    for xid, name in ((1, "bios/undionly.kpxe"), (2, "bios/ipxe.pxe")):
+        assert file_at(boots, crippled(xid), xid * 20 * S) == name
+        boots.note_loader_served(VBOX, name, (xid * 20 + 1) * S)
+        boots.note_loader_started(VBOX, (xid * 20 + 2) * S)  # autoexec.ipxe
+    assert sent(boots.receive(datagram(crippled(3)), 60 * S)) == []
+
+
 def test_notes_of_strangers_are_ignored():
     boots = server()
     boots.note_loader_served("", "x86_64/snponly.efi", S)
@@ -606,4 +623,4 @@ def test_every_name_we_give_fits_the_headers_file_field(machine):
 
 def test_urls_leave_port_80_out():
     assert script_url(OURS, 80, MAC) == "http://192.0.2.10/boot.ipxe?mac=52-54-00-12-34-56"
-    assert blob_url(OURS, 8080, "", "kernel") == "http://192.0.2.10:8080/boot/any/kernel"
+    assert blob_url(OURS, 8080, "", "kernel") == "http://192.0.2.10:8080/boot/kernel"

@@ -305,10 +305,10 @@ class BootServer:
             if memory is None:
                 continue
             if name:
-                memory.served, memory.served_at, memory.alive = (*memory.served[-7:], name), at, False
+                memory.took(name, at)
                 self._it_worked(memory)
             else:
-                memory.alive, memory.dead = True, ()
+                memory.lived, memory.dead = True, ()
         return [*self._refusals.due(now)]
 
     def _machine(self, client: Client, message: Message) -> _Machine:
@@ -378,11 +378,8 @@ def script_url(ours: str, port: int, machine: str) -> str:
 
 
 def blob_url(ours: str, port: int, machine: str, name: str) -> str:
-    """URL of a loader, kernel or initrd: "http://192.0.2.10/boot/52-54-00-12-34-56/x86_64/snponly.efi".
-
-    Without a MAC the machine's part is "any".
-    """
-    return f"{_base(ours, port)}/boot/{machine.replace(':', '-') or 'any'}/{name}"
+    """URL of a loader, kernel or initrd: "http://192.0.2.10/boot/52-54-00-12-34-56/x86_64/snponly.efi"."""
+    return f"{_base(ours, port)}/boot/{loader_name(machine, name)}"
 
 
 def split_machine(name: str) -> tuple[str, str]:
@@ -421,10 +418,10 @@ class _Machine:
     answered: tuple[str, ...] = ()  # giaddrs of the copies of the last DISCOVER that were dealt with
     family: str = ""
     shape: Recipe | None = None  # last offered in this attempt
-    served: tuple[str, ...] = ()  # loaders fetched whole in this boot
+    served: tuple[str, ...] = ()  # loaders fetched whole in this boot, until one can do all that it needs
     served_at: Ns = 0
-    alive: bool = True  # the loader served last has shown itself
-    dead: tuple[str, ...] = ()
+    lived: bool = False  # a loader has shown itself in this boot
+    dead: tuple[str, ...] = ()  # loaders that were fetched in earlier boots and never did
     address: str = ""
 
     def is_copy(self, message: Message, now: Ns) -> bool:
@@ -445,18 +442,21 @@ class _Machine:
             self._new_boot(client, firmware, now)
         self.xid, self.secs, self.seen_at, self.answered = message.xid, message.secs, now, ()
 
+    def took(self, name: str, at: Ns) -> None:
+        """A loader was fetched. ROMs that never acknowledge the last block are believed late: it may live already."""
+        if self.served or not self.lived:
+            self.served, self.served_at = (*self.served[-7:], name), at
+
     def _new_boot(self, client: Client, firmware: bool, now: Ns) -> None:
         """Forget what belongs to the boot before; a loader that died in it is remembered until one lives."""
-        if not firmware:
-            capable = isinstance(decide(client, Offerings(), History()), Plan)
-            if capable:
-                self.alive, self.dead, self.served = True, (), ()
-            elif now - self.served_at >= _SAME_BOOT:
-                self.served = ()
-            return
-        if self.served and not self.alive and now - self.served_at < _SAME_BOOT:
-            self.dead = tuple(dict.fromkeys((*self.dead, self.served[-1])))[-8:]
-        self.served, self.address = (), ""
+        if firmware:
+            if self.served and not self.lived and now - self.served_at < _SAME_BOOT:
+                self.dead = tuple(dict.fromkeys((*self.dead, self.served[-1])))[-8:]
+            self.served, self.lived, self.address = (), False, ""
+        elif isinstance(decide(client, Offerings(), History()), Plan):  # it needs no loader
+            self.served, self.lived, self.dead = (), True, ()
+        elif not self.served or now - self.served_at >= _SAME_BOOT:
+            self.served, self.lived = (), False
 
 
 _K = TypeVar("_K")
