@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import lzma
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bootwire.assets import der, pe
@@ -84,17 +84,6 @@ def catalog_name(build: Build) -> str:
     if build.architecture == "bios":
         return "bios/undionly.kpxe" if firmware else "bios/ipxe.pxe"
     return f"{build.architecture}/{'snponly' if firmware else 'ipxe'}.efi"
-
-
-def preferred(names: Iterable[str]) -> Mapping[str, str]:
-    """For each architecture the name to hand out first: the build that keeps to the firmware's driver if there is one.
-
-    {"bios": "bios/undionly.kpxe", "x86_64": "x86_64/snponly.efi", "arm64": "arm64/ipxe.efi"}
-    """
-    chosen: dict[str, str] = {}
-    for name in sorted(names, key=lambda name: not name.endswith(("/undionly.kpxe", "/snponly.efi"))):
-        chosen.setdefault(name.split("/", 1)[0], name)
-    return chosen
 
 
 _WORTH = ("http", "autoexec", "https", "syslog")
