@@ -1,1 +1,446 @@
-"""The composition root."""
+"""The composition root: settings in, the core built from them, the edge opened around it, both loops run.
+
+Two threads: this one runs the control loop (asyncio: DHCP, port 4011, syslog, streams from other servers, signals),
+a second one runs the transfer loop (epoll: TFTP and HTTP). Facts of both go to the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from bootwire.assets.catalog import Blob, LocalFile
+from bootwire.assets.kernels import Image, Refusal, check_initrd, check_kernel
+from bootwire.assets.loaders import choose as choose_loaders
+from bootwire.assets.loaders import identify
+from bootwire.assets.scripts import Boot, Caller, apology, autoexec, boot_script, check_text, mismatch
+from bootwire.boot_server import BootServer
+from bootwire.boot_server import Settings as ServerSettings
+from bootwire.engine import MS
+from bootwire.facts import Listening, Record, ScriptServed, Stopped, TransferDone, Warned
+from bootwire.policy.decide import Offerings
+from bootwire.serve.answers import Answers, Script
+from bootwire.serve.capture import Capture
+from bootwire.serve.dhcp import DhcpEdge, PortInUse
+from bootwire.serve.files import PublishedDirectory
+from bootwire.serve.http import HttpServer
+from bootwire.serve.interfaces import Interface, InterfaceError, choose
+from bootwire.serve.journal import Journal
+from bootwire.serve.loop import Loop
+from bootwire.serve.ports import taken
+from bootwire.serve.sources import Examined, SourceError, examine, split_list
+from bootwire.serve.syslog import SyslogReceiver
+from bootwire.serve.tftp import TftpServer
+from bootwire.serve.upstream import Streamer
+from bootwire.wire.http import media_type
+
+TFTP_PORT = 69  # RFC 1350 section 4
+HTTP_PORT, HTTP_PORT_ELSE = 80, 8080
+RASPBERRY_FILES = ("bootcode.bin", "start4.elf", "config.txt")  # what Raspberry Pi 3, 4 and 5 ask for
+ADDRESS_CHECK_SECONDS = 2.0  # how soon a changed address of an interface is followed
+DRAIN_SECONDS = 3.0  # how long transfers under way may go on after the first signal
+
+
+class StartError(Exception):
+    """Why the server cannot start, in lines for a person; status is the exit status (1 failed, 2 wrong usage)."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the servers have in common. http_port None: 80, or 8080 where that is taken."""
+
+    interfaces: tuple[str, ...] = ()
+    http_port: int | None = None
+    mode: Literal["proxy", "off"] = "proxy"
+    files: str | None = None
+    state_dir: str | None = None
+    loaders: str | None = None
+    fetch: bool = True
+    pcap: str | None = None
+    json: bool = False
+    verbose: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """Static mode's one plan: what every machine boots."""
+
+    kernel: str
+    initrds: tuple[str, ...] = ()
+    cmdline: str = ""
+    message: str = ""
+
+
+@dataclass(slots=True)
+class Images:
+    """The static plan's images, looked at: the catalog they are served from and what was recognised."""
+
+    catalog: dict[str, Blob]
+    kernel: Image
+    initrds: int = 0
+    lines: list[str] = field(default_factory=list)  # for the person who started us
+    warnings: list[str] = field(default_factory=list)
+
+
+def boot(settings: Settings, static: Static) -> int:
+    """Run static mode until a signal ends it. Returns 0; raises StartError when it cannot start."""
+    images = look_at(static)
+    return _Server(settings, static, images).run()
+
+
+def look_at(static: Static) -> Images:
+    """Recognise the kernel and the initrds before anything is served. Raises StartError (status 2)."""
+    for text, what in ((static.cmdline, "the command line"), (static.message, "the message")):
+        if wrong := check_text(text.replace("\n", " ") if what == "the message" else text, what):
+            raise StartError(wrong, 2)
+    try:
+        kernel = examine(static.kernel)
+        initrds = [examine(name) for name in split_list(static.initrds)]
+    except SourceError as error:
+        raise StartError(str(error), 2) from None
+    known = _recognised(kernel, check_kernel(kernel.head, kernel.size))
+    images = Images({"kernel": _blob("kernel", kernel)}, known)
+    images.lines.append(f"Kernel    {kernel.given}: {known.text}{_size(kernel)}")
+    found = [(kernel.given, known)]
+    for index, initrd in enumerate(initrds):
+        seen = _recognised(initrd, check_initrd(initrd.head, initrd.size, known))
+        images.catalog[f"initrd/{index}"] = _blob(f"initrd/{index}", initrd)
+        images.initrds += 1
+        images.lines.append(f"Initrd    {initrd.given}: {seen.text}{_size(initrd)}")
+        found.append((initrd.given, seen))
+    images.warnings = [f"{given}: {image.warning}" for given, image in found if image.warning]
+    return images
+
+
+def command() -> str:
+    """The command a person would type to start us again, absolute, for sudo."""
+    started_as = os.environ.get("BOOTWIRE_COMMAND") or os.path.abspath(sys.argv[0])
+    return f"{sys.executable} -m bootwire" if started_as.endswith("__main__.py") else started_as
+
+
+class _Server:
+    """One run of the server, from the first check to the last line."""
+
+    def __init__(self, settings: Settings, static: Static, images: Images) -> None:
+        self._settings = settings
+        self._static = static
+        self._images = images
+        self._journal = Journal(1, json=settings.json, verbose=settings.verbose > 0)
+        self._record = self._journal.record
+        self._transfers = Loop()
+        self._published = _publish(settings.files)
+        self._loaders = _loaders(settings)
+        self._http_port = settings.http_port or HTTP_PORT
+        self._http: HttpServer | None = None
+        self._tftp: TftpServer | None = None
+        self._dhcp: DhcpEdge | None = None
+        self._syslog: SyslogReceiver | None = None
+
+    def run(self) -> int:
+        chosen = _choose(self._settings.interfaces)
+        return asyncio.run(self._control(chosen))
+
+    async def _control(self, chosen: tuple[Interface, ...]) -> int:
+        control = asyncio.get_running_loop()
+        signals = asyncio.Queue[str]()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            control.add_signal_handler(number, signals.put_nowait, number.name)
+        self._streamer = Streamer(control, self._record, self._hand_back)
+        self._open_http(chosen)  # first, since every URL has its port in it
+        offerings = Offerings(
+            frozenset(self._loaders), _suits(self._images.kernel), _has_raspberry_files(self._settings.files)
+        )
+        self._boot_server = BootServer(ServerSettings(self._http_port, self._settings.mode, offerings))
+        self._answers = Answers(
+            {**self._images.catalog, **self._loaders},
+            first_script=lambda machine, ours: autoexec(self._base(ours), machine, ours),
+            boot_script=self._boot_script,
+            machine_at=self._boot_server.machine_at,
+            published=self._published,
+            record=self._record,
+        )
+        self._journal.subscribe(self._note)
+        thread = threading.Thread(target=self._transfers.run, name="transfers", daemon=True)
+        capture: Capture | None = None
+        try:
+            self._open_rest(control, chosen)
+            if self._settings.pcap:
+                capture = self._capture(self._settings.pcap, chosen)
+            self._journal.start()
+            thread.start()
+            self._say_ready(chosen)
+            why = await self._until_signal(control, chosen, signals)
+            await self._drain(signals)
+            self._record(Stopped("", why))
+            return 0
+        finally:
+            if self._dhcp:
+                self._dhcp.close()
+            if self._syslog:
+                self._syslog.close()
+            await self._streamer.close()
+            self._transfers.stop()
+            if thread.is_alive():
+                await asyncio.to_thread(thread.join, 2)
+            if capture:
+                capture.close()
+            await asyncio.to_thread(self._journal.close)
+
+    # --- opening ------------------------------------------------------------------------------------------------
+
+    def _open_http(self, chosen: Sequence[Interface]) -> None:
+        ports = [self._http_port]
+        if self._settings.http_port is None and self._http_port == HTTP_PORT:
+            ports.append(HTTP_PORT_ELSE)
+        for port in ports:
+            listen = [(interface.address, port) for interface in chosen]
+            try:
+                self._http = HttpServer(
+                    self._transfers, listen, lambda request, peer: self._answers.http(request, peer), self._record,
+                    self._streamer.take,
+                )  # fmt: skip
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    what, fix = taken("tcp", port, "--http-port")
+                    if port != ports[-1]:
+                        self._record(Warned("", f"{what}; HTTP goes on on port {ports[-1]}"))
+                        continue
+                    raise StartError(f"{what}\n  try  {fix}") from None
+                raise _cannot_open(error) from None
+            self._http_port = port
+            for address, _ in listen:
+                self._record(Listening("", "http", address, port))
+            return
+
+    def _open_rest(self, control: asyncio.AbstractEventLoop, chosen: Sequence[Interface]) -> None:
+        try:
+            self._tftp = TftpServer(
+                self._transfers,
+                [(interface.address, TFTP_PORT, "") for interface in chosen],
+                lambda name, peer: self._answers.tftp(name, peer),
+                self._record,
+            )
+            self._dhcp = DhcpEdge(self._boot_server, chosen, self._record)
+            self._dhcp.open(control)
+        except PortInUse as error:
+            raise StartError(f"{error.what}\n  try  {error.fix}") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                what, fix = taken("udp", TFTP_PORT)
+                raise StartError(f"{what}; firmware knows no other port for TFTP\n  try  {fix}") from None
+            raise _cannot_open(error) from None
+        self._syslog = SyslogReceiver(
+            control, [interface.address for interface in chosen], self._record, self._boot_server.machine_at
+        )
+
+    def _capture(self, path: str, chosen: Sequence[Interface]) -> Capture:
+        try:
+            return Capture(path, chosen, self._http_port, self._record)
+        except OSError as error:
+            raise StartError(f"cannot record to {path}: {error.strerror}") from None
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    async def _until_signal(
+        self, control: asyncio.AbstractEventLoop, chosen: tuple[Interface, ...], signals: asyncio.Queue[str]
+    ) -> str:
+        """Wait for a signal; meanwhile move to where the interfaces' addresses go. Returns why it ended."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ADDRESS_CHECK_SECONDS):
+                    return await signals.get()
+            try:
+                now = choose(self._settings.interfaces)
+            except (InterfaceError, OSError):
+                continue  # gone for now; our sockets stay, and serve again when it is back unchanged
+            if _where(now) != _where(chosen):
+                try:
+                    await self._move(control, now)
+                except (StartError, OSError) as error:
+                    self._record(Warned("", f"cannot follow the interfaces' new addresses yet: {error}"))
+                else:
+                    chosen = now
+
+    async def _move(self, control: asyncio.AbstractEventLoop, chosen: tuple[Interface, ...]) -> None:
+        """Open everything anew on `chosen`; transfers under way go on on their own sockets."""
+        self._record(Warned("", f"addresses changed: serving on {_where_text(chosen)} from now on"))
+        if self._dhcp:
+            self._dhcp.close()
+        if self._syslog:
+            self._syslog.close()
+        done = asyncio.Event()
+
+        def swap() -> None:
+            if self._tftp:
+                self._tftp.stop_accepting()
+            if self._http:
+                self._http.stop(lambda: None)
+            control.call_soon_threadsafe(done.set)
+
+        self._transfers.call_soon(swap)
+        await done.wait()
+        self._open_http(chosen)
+        self._open_rest(control, chosen)
+
+    async def _drain(self, signals: asyncio.Queue[str]) -> None:
+        """Take nothing new; let transfers under way end, for DRAIN_SECONDS or until a second signal."""
+        finished = asyncio.Event()
+        control = asyncio.get_running_loop()
+
+        def begin() -> None:
+            if self._tftp:
+                self._tftp.stop_accepting()
+            if self._http:
+                self._http.stop(lambda: None)
+            look(0)
+
+        def look(_now: int) -> None:
+            busy = (self._tftp.active if self._tftp else 0) + (len(self._http) if self._http else 0)
+            if busy == 0:
+                control.call_soon_threadsafe(finished.set)
+            else:
+                self._transfers.at(self._transfers.now + 50 * MS, look)
+
+        if self._dhcp:
+            self._dhcp.close()
+        self._transfers.call_soon(begin)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                waiting = {asyncio.ensure_future(finished.wait()), asyncio.ensure_future(signals.get())}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        closed = asyncio.Event()
+
+        def close() -> None:
+            if self._tftp:
+                self._tftp.close()
+            control.call_soon_threadsafe(closed.set)
+
+        self._transfers.call_soon(close)
+        await closed.wait()
+
+    def _hand_back(self, sock: socket.socket, leftover: bytes) -> None:
+        """A connection whose answer was streamed returns to the transfer loop."""
+
+        def adopt() -> None:
+            if self._http:
+                self._http.adopt(sock, leftover)
+
+        self._transfers.call_soon(adopt)
+
+    def _note(self, record: Record) -> None:
+        """What the DHCP side must know of the transfers (called in the journal's thread)."""
+        fact = record.fact
+        self._answers.note(fact)
+        if isinstance(fact, TransferDone) and fact.name in self._loaders and fact.machine:
+            self._boot_server.note_loader_served(fact.machine, fact.name, record.at)
+        elif isinstance(fact, ScriptServed) and fact.machine:
+            self._boot_server.note_loader_started(fact.machine, record.at)
+
+    # --- scripts ------------------------------------------------------------------------------------------------
+
+    def _boot_script(self, machine: str, who: Caller, ours: str) -> Script:
+        wrong = mismatch(self._images.kernel.architectures, who)
+        if wrong:
+            return Script(apology(wrong, ours), f"not booted: {wrong}")
+        boot = Boot(self._base(ours), machine, self._images.initrds, self._static.cmdline, self._static.message, ours)
+        return Script(boot_script(boot, who.platform), "static mode: every machine gets this kernel")
+
+    def _base(self, ours: str) -> str:
+        return f"http://{ours}" + (f":{self._http_port}" if self._http_port != 80 else "")
+
+    # --- for the person -----------------------------------------------------------------------------------------
+
+    def _say_ready(self, chosen: Sequence[Interface]) -> None:
+        lines = [f"Network   {_where_text(chosen)}", *self._images.lines]
+        lines.append(f"Loaders   {', '.join(self._loaders) or 'none'}")
+        if self._settings.files:
+            lines.append(f"Files     {self._settings.files}, at the TFTP root and http://…/files/")
+        lines.append("Ready. Turn on a machine and choose network boot (often F12). Ctrl-C stops.")
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+
+
+def _recognised(examined: Examined, seen: Image | Refusal) -> Image:
+    if isinstance(seen, Refusal):
+        raise StartError(f"{examined.given}: {seen.because}", 2)
+    return seen
+
+
+def _blob(name: str, examined: Examined) -> Blob:
+    return Blob(name, examined.size, examined.source)
+
+
+def _size(examined: Examined) -> str:
+    return f", {examined.size / 1e6:.1f} MB" if examined.size >= 0 else ", size not told"
+
+
+def _publish(path: str | None) -> PublishedDirectory | None:
+    if path is None:
+        return None
+    try:
+        return PublishedDirectory(path)
+    except OSError as error:
+        raise StartError(f"cannot publish {path}: {error.strerror}", 2) from None
+
+
+def _choose(names: Sequence[str]) -> tuple[Interface, ...]:
+    try:
+        return choose(names)
+    except InterfaceError as error:
+        raise StartError(f"{error.what}\n  try  {error.fix}", 2 if names else 1) from None
+
+
+def _suits(kernel: Image) -> frozenset[str]:
+    """The loader directories whose machines this kernel runs on; empty if nobody knows."""
+    return (
+        frozenset(kernel.architectures) | {"bios"}
+        if kernel.architectures and kernel.bios
+        else frozenset(kernel.architectures)
+    )
+
+
+def _has_raspberry_files(path: str | None) -> bool:
+    """Whether the published directory holds what a Raspberry Pi's boot ROM asks for first."""
+    return path is not None and any(os.path.exists(os.path.join(path, name)) for name in RASPBERRY_FILES)
+
+
+def _where(chosen: Sequence[Interface]) -> list[tuple[str, str, int]]:
+    return [(i.name, a.address, i.index) for i in chosen for a in i.addresses]
+
+
+def _where_text(chosen: Sequence[Interface]) -> str:
+    return ", ".join(f"{i.name} {i.address}/{i.addresses[0].prefix}" for i in chosen)
+
+
+def _cannot_open(error: OSError) -> StartError:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return StartError(
+            "network booting needs ports 67, 69 and 4011, which this user may not open\n"
+            f"  run  sudo {command()} {shlex.join(sys.argv[1:])}"
+        )
+    return StartError(f"cannot open the network: {error.strerror}")
+
+
+def _loaders(settings: Settings) -> dict[str, Blob]:
+    """Catalog name -> blob of every boot loader at hand."""
+    paths = [path for path in Path(settings.loaders).rglob("*") if path.is_file()] if settings.loaders else []
+    known = [(str(path.resolve()), build) for path in sorted(paths) if (build := identify(path.read_bytes()))]
+    return {
+        name: Blob(name, os.path.getsize(path), LocalFile(path), media_type(name))
+        for name, (path, _build) in choose_loaders(known).items()
+    }

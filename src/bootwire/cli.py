@@ -1,10 +1,128 @@
-"""The command line: arguments in, exit status out."""
+"""The command line: arguments in, exit status out (0 done, 1 failed, 2 wrong usage or configuration).
+
+Heavy imports wait until a command needs them, so that `bootwire --help` answers at once.
+"""
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
 import click
 
+from bootwire import __version__
 
-@click.group()
+if TYPE_CHECKING:
+    from bootwire.app import Settings
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Everything each command does: docs/reference/commands.md",
+)
+@click.version_option(__version__, prog_name="bootwire")
 def main() -> None:
-    """Network booting that simply works."""
+    """Network booting that simply works, beside the DHCP server you already have.
+
+    \b
+    Start     sudo bootwire boot vmlinuz initrd.gz --cmdline 'console=ttyS0'
+    See       sudo bootwire demo        real firmware boots through it, here, now
+    Prepare   bootwire assets fetch     boot loader files, without root
+    """
+
+
+def server_options(command: Callable[..., int]) -> Callable[..., None]:
+    """The options every server has, gathered into one Settings value."""
+
+    options = [
+        click.option(
+            "-i", "--interface", "interfaces", multiple=True, envvar="BOOTWIRE_INTERFACE", metavar="NAME",
+            help="Serve on this interface only; repeatable.  [default: every one with an IPv4 address]",
+        ),
+        click.option(
+            "--http-port", type=click.IntRange(1, 65535), envvar="BOOTWIRE_HTTP_PORT", metavar="PORT",
+            help="HTTP port.  [default: 80, or 8080 where 80 is taken]",
+        ),
+        click.option(
+            "--mode", type=click.Choice(["proxy", "off"]), default="proxy", envvar="BOOTWIRE_MODE", show_default=True,
+            help="How it takes part in DHCP.",
+        ),
+        click.option(
+            "--files", envvar="BOOTWIRE_FILES", metavar="DIR",
+            help="Publish a directory read-only: TFTP root, and /files/ over HTTP.",
+        ),
+        click.option(
+            "--state-dir", envvar="BOOTWIRE_STATE_DIR", metavar="DIR",
+            help="Where boot loader files are kept.  [default: /var/lib/bootwire, or the user's data directory]",
+        ),
+        click.option(
+            "--loaders", envvar="BOOTWIRE_LOADERS", metavar="DIR", help="Boot loader files to use before any other."
+        ),
+        click.option(
+            "--no-fetch", is_flag=True, envvar="BOOTWIRE_NO_FETCH",
+            help="Do not fetch missing boot loader files from the package mirror.",
+        ),
+        click.option("--pcap", envvar="BOOTWIRE_PCAP", metavar="FILE", help="Record what the server sees and sends."),
+        click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="Facts as JSON lines on stdout."),
+        click.option("-v", "--verbose", count=True, envvar="BOOTWIRE_VERBOSE", help="Every fact, not only milestones."),
+    ]  # fmt: skip
+
+    @functools.wraps(command)
+    def with_settings(
+        *,
+        interfaces: tuple[str, ...],
+        http_port: int | None,
+        mode: Literal["proxy", "off"],
+        files: str | None,
+        state_dir: str | None,
+        loaders: str | None,
+        no_fetch: bool,
+        pcap: str | None,
+        as_json: bool,
+        verbose: int,
+        **rest: Any,
+    ) -> None:
+        from bootwire.app import Settings
+
+        settings = Settings(
+            interfaces, http_port, mode, files, state_dir, loaders, not no_fetch, pcap, as_json, verbose
+        )
+        finish(lambda: command(settings, **rest))
+
+    wrapped: Callable[..., None] = with_settings
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def finish(run: Callable[[], int]) -> None:
+    """End the process with the status of `run`; a StartError is one clear message and its status."""
+    from bootwire.app import StartError
+
+    try:
+        status = run()
+    except StartError as error:
+        click.echo(f"error: {error}", err=True)
+        status = error.status
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+@main.command()
+@click.argument("kernel")
+@click.argument("initrd", nargs=-1)
+@click.option("--cmdline", default="", envvar="BOOTWIRE_CMDLINE", metavar="TEXT", help="Kernel command line.")
+@click.option("--message", default="", envvar="BOOTWIRE_MESSAGE", metavar="TEXT", help="Shown on the machine's screen.")
+@server_options
+def boot(settings: Settings, kernel: str, initrd: tuple[str, ...], cmdline: str, message: str) -> int:
+    """Every machine that netboots gets this KERNEL, with these INITRDs in order.
+
+    KERNEL and INITRD are files or http(s) URLs.
+    """
+    from bootwire.app import Static
+    from bootwire.app import boot as run
+
+    return run(settings, Static(kernel, initrd, cmdline, message))

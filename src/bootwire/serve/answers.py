@@ -1,0 +1,187 @@
+"""Names to octets: what a TFTP or HTTP request for a name gets, and from which address its script's URLs are made.
+
+A name is a key of the catalog, a script made on the spot, or a path below the published directory; it never becomes
+a path of this machine in any other way. Runs in the transfer loop: nothing here blocks longer than an open(2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from bootwire.assets.catalog import Blob, Catalog, Inline, LocalFile, RemoteFile
+from bootwire.assets.scripts import MARKER, Caller, caller
+from bootwire.boot_server import split_machine
+from bootwire.engine import Ns, S
+from bootwire.facts import Fact, HandedOver, ScriptServed, TransferDone
+from bootwire.serve.content import Content, Missing, Peer, Record, Reply, Upstream
+from bootwire.serve.files import PublishedDirectory, open_local
+from bootwire.wire.http import Request
+
+MACHINES = 4096  # boots under way whose octets are counted; the oldest is forgotten first
+
+OPTIONAL = ("revocations", "shim_certificate", "pxelinux.cfg", "grub.cfg", "command.lst", "fs.lst", "crypto.lst")
+"""Parts of names that loaders try and do without (shim 16, PXELINUX, GRUB): their absence is no news."""
+
+SCRIPT = "autoexec.ipxe"  # what iPXE asks the directory it came from for (interface/efi/efi_autoexec.c)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """An iPXE script for one machine, and why it says what it says."""
+
+    text: bytes
+    because: str
+
+
+@dataclass(slots=True)
+class _Progress:
+    since: Ns
+    octets: int = 0
+
+
+class Answers:
+    """The resolvers of both transfer services.
+
+    first_script(mac, ours)          what iPXE runs when it finds autoexec.ipxe beside itself; ours: our address
+    boot_script(mac, caller, ours)   what boots this machine; caller: what iPXE said of itself
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        first_script: Callable[[str, str], bytes],
+        boot_script: Callable[[str, Caller, str], Script],
+        machine_at: Callable[[str], str],
+        published: PublishedDirectory | None,
+        record: Record,
+    ) -> None:
+        self._catalog = catalog
+        self._first_script = first_script
+        self._boot_script = boot_script
+        self._machine_at = machine_at
+        self._published = published
+        self._record = record
+        self._progress: OrderedDict[str, _Progress] = OrderedDict()
+
+    def tftp(self, name: bytes, peer: Peer) -> Content | Missing:
+        machine, rest = split_machine(clean_name(name))
+        machine = machine or self._machine_at(peer.address)
+        if rest == SCRIPT or rest.endswith("/" + SCRIPT):
+            return _inline(SCRIPT, self._autoexec(machine, peer), "text/plain", machine)
+        blob = self._catalog.get(rest)
+        if blob is not None:
+            return self._open(blob, machine)
+        return self._open_published(rest, machine)
+
+    def http(self, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream:
+        path = request.path.lstrip("/")
+        room, _, rest = path.partition("/")
+        if path == "boot.ipxe":
+            return self._script(request, peer)
+        if room == "boot":
+            return self._boot_file(rest, peer)
+        if room == "files":
+            return self._open_published(rest, self._machine_at(peer.address))
+        if path == "":
+            return Reply(200, b"Bootwire: network boot server. Machines ask /boot.ipxe for their script.\n")
+        return Missing(f"nothing is served at /{room}", self._machine_at(peer.address))
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _autoexec(self, machine: str, peer: Peer) -> bytes:
+        because = "iPXE looks for it beside itself before it asks DHCP"
+        self._record(ScriptServed(machine, SCRIPT, peer.address, "iPXE", because))
+        return self._first_script(machine, peer.ours)
+
+    def _script(self, request: Request, peer: Peer) -> Reply:
+        said = next((value for name, value in request.query if name == "mac"), "")
+        machine = _mac(said) or self._machine_at(peer.address)
+        who = caller(request.query, request.headers.get("user-agent", ""))
+        script = self._boot_script(machine, who, peer.ours)
+        self._record(ScriptServed(machine, "boot.ipxe", peer.address, str(who), script.because))
+        if machine:
+            self._progress[machine] = _Progress(time.monotonic_ns())
+            self._progress.move_to_end(machine)
+            while len(self._progress) > MACHINES:
+                self._progress.popitem(last=False)
+        return Reply(200, script.text, machine=machine)
+
+    def _boot_file(self, name: str, peer: Peer) -> Content | Missing | Reply | Upstream:
+        machine, rest = split_machine(name)
+        machine = machine or self._machine_at(peer.address)
+        if rest == MARKER:
+            progress = self._progress.pop(machine, None) or _Progress(time.monotonic_ns())
+            seconds = (time.monotonic_ns() - progress.since) / S
+            self._record(HandedOver(machine, peer.address, progress.octets, round(seconds, 3)))
+            return Reply(200, b"#\n", machine=machine)
+        if rest == SCRIPT or rest.endswith("/" + SCRIPT):
+            return Reply(200, self._autoexec(machine, peer), machine=machine)
+        blob = self._catalog.get(rest)
+        if blob is None:
+            return Missing(f'no boot file is called "{_printable(rest)}"', machine, quiet=_optional(rest))
+        if isinstance(blob.source, RemoteFile):
+            return Upstream(blob.name, blob.source.url, machine, blob.media_type)
+        return self._open(blob, machine)
+
+    def note(self, fact: Fact) -> None:
+        """Take a fact of the journal: octets that reached a machine count towards its hand-over."""
+        if isinstance(fact, TransferDone) and (progress := self._progress.get(fact.machine)) is not None:
+            progress.octets += fact.octets
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _open(self, blob: Blob, machine: str) -> Content | Missing:
+        match blob.source:
+            case Inline(data):
+                return _inline(blob.name, data, blob.media_type, machine)
+            case LocalFile(path):
+                return _for_machine(open_local(path, blob.name, blob.media_type), machine)
+            case RemoteFile():
+                return Missing("it lives at a URL, which TFTP cannot stream", machine)
+
+    def _open_published(self, name: str, machine: str) -> Content | Missing:
+        if self._published is None:
+            return Missing("no such boot file, and no directory is published (--files)", machine, quiet=_optional(name))
+        found = _for_machine(self._published.open(name), machine)
+        return replace(found, quiet=True) if isinstance(found, Missing) and _optional(name) else found
+
+
+def clean_name(name: bytes) -> str:
+    """A TFTP name as firmware means it: backslashes are slashes, and garbage after the name is not part of it.
+
+    Old ROMs take the octets after an unterminated option 67 along (0xFF, the END option, and what follows it).
+    """
+    text = name.split(b"\xff", 1)[0].decode("utf-8", "replace").replace("\\", "/")
+    while text and (text[-1] < " " or text[-1] == "\x7f"):
+        text = text[:-1]
+    return text.lstrip("/")
+
+
+def _inline(name: str, data: bytes, media_type: str, machine: str) -> Content:
+    digest = hashlib.sha256(data).hexdigest()
+    return Content(name, len(data), data, key=digest, etag=f'"{digest[:32]}"', media_type=media_type, machine=machine)
+
+
+def _for_machine(found: Content | Missing, machine: str) -> Content | Missing:
+    if isinstance(found, Missing):
+        return replace(found, machine=machine)
+    found.machine = machine
+    return found
+
+
+def _mac(text: str) -> str:
+    machine, _ = split_machine(text.replace(":", "-").lower() + "/")
+    return machine
+
+
+def _optional(name: str) -> bool:
+    return any(part in name for part in OPTIONAL)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
