@@ -125,7 +125,7 @@ def fetch(at: tuple[str, int], wanted: Wanted, seconds: float = 30) -> Fetched:
         while receiver.outcome is None and time.monotonic() < until:
             assert receiver.deadline is not None
             wait = max(0.0, (receiver.deadline - time.monotonic_ns()) / 1e9)
-            if select.select([sock], [], [], wait)[0]:
+            if readable(sock, wait):
                 data, server = sock.recvfrom(70_000)
                 send(receiver.receive(data, server, time.monotonic_ns()))
             else:
@@ -145,3 +145,10 @@ def client() -> Iterator[socket.socket]:
 def silent(sock: socket.socket, seconds: float = 0.3) -> bool:
     """Nothing comes for that long."""
     return not select.select([sock], [], [], seconds)[0]
+
+
+def readable(sock: socket.socket, seconds: float) -> bool:
+    """Whether something arrives in time. poll(2), since descriptors here go beyond what select(2) can name."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
