@@ -208,6 +208,7 @@ class SizeProbed(Fact):
     name: str
     peer: str
     octets: int
+    protocol: str = "tftp"
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             return "rival", "", f"{fact.server} answers, too: {fact.what}{file}"
         case facts.TransferStarted():
             options = f", {fact.options}" if fact.options else ""
-            return fact.protocol, fact.peer, f"{fact.name}  begins, {octets_text(fact.octets)}{options}"
+            size = octets_text(fact.octets) if fact.octets >= 0 else "size unknown"
+            return fact.protocol, fact.peer, f"{fact.name}  begins, {size}{options}"
         case facts.TransferDone():
             resent = f", {octets_text(fact.resent)} sent again" if fact.resent else ""
             speed = f", {octets_text(int(fact.octets / fact.seconds))}/s" if fact.seconds > 0 else ""
@@ -111,7 +112,7 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             where = f"after {octets_text(fact.octets)} and {seconds_text(fact.seconds)}"
             return fact.protocol, fact.peer, f"{fact.name}  failed {where}: {fact.because}"
         case facts.SizeProbed():
-            return "tftp", fact.peer, f"{fact.name}  only its size was asked for: {octets_text(fact.octets)}"
+            return fact.protocol, fact.peer, f"{fact.name}  only its size was asked for: {octets_text(fact.octets)}"
         case facts.NotFound():
             return fact.protocol, fact.peer, f"{fact.name}  not found: {fact.because}"
         case facts.ScriptServed():

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from bootwire.engine import MS, Ns, S
 from bootwire.engine import http as engine
 from bootwire.facts import NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted, Warned
+from bootwire.serve.brake import Brake
 from bootwire.serve.content import Content, HttpResolver, Missing, Peer, Record, Reply, Upstream
 from bootwire.serve.loop import ERR, HUP, IN, OUT, RDHUP, Loop
 from bootwire.wire import http
@@ -43,6 +44,8 @@ SMALL = 64 * 1024  # octets up to which a file is kept in memory, ready to send
 CACHE = 8 * 1024 * 1024  # octets of such files kept
 LINGER: Ns = 2 * S  # how long a closed connection is drained, so that a reset does not overtake the answer
 DRAIN = 256 * 1024  # octets drained at most
+REFUSALS = 20  # facts a second
+MISSES = 500  # facts a second: a thousand machines may each look for a few optional files
 ACCEPT_PAUSE: Ns = 100 * MS  # how long nothing is accepted when descriptors or memory ran out
 
 
@@ -106,8 +109,8 @@ class HttpServer:
         self._accepting = True
         self.stopping = False
         self._stopped: Callable[[], None] | None = None
-        self._refusals = _Quota(10)
-        self._misses = _Quota(100)
+        self._refusals = Brake(loop, record, "http", REFUSALS)
+        self._misses = Brake(loop, record, "http", MISSES)
         self._listeners: list[socket.socket] = []
         try:
             for address, port in listen:
@@ -260,11 +263,7 @@ class HttpServer:
     def _sweep(self, now: Ns) -> None:
         for connection in [c for c in self._connections if c.deadline <= now]:
             connection.expire(now)
-        if hidden := self._refusals.reveal(now):
-            self.record(Refused("", "http", "", f"{hidden} more requests like these"))
-        if hidden := self._misses.reveal(now):
-            self.record(NotFound("", "http", "", "", f"{hidden} more names like these"))
-        self._sweeping = bool(self._connections or self._refusals.hidden or self._misses.hidden)
+        self._sweeping = bool(self._connections)
         if self._sweeping:
             self.loop.at(now + self._sweep_time, self._sweep)
 
@@ -326,18 +325,15 @@ class HttpServer:
     # --- facts ----------------------------------------------------------------------------------------------------
 
     def refused(self, address: str, because: str, detail: bytes) -> None:
-        if self._refusals.take(self.loop.now):
-            self.record(Refused("", "http", address, because, printable(detail)))
+        self._refusals.tell(Refused("", "http", address, because, printable(detail)), self.loop.now)
 
     def missed(self, connection: _Connection, request: http.Request, found: Missing) -> None:
-        if self._misses.take(self.loop.now):
-            self.record(NotFound(found.machine, "http", printable(request.path), connection.address, found.because))
+        fact = NotFound(found.machine, "http", printable(request.path), connection.address, found.because)
+        self._misses.tell(fact, self.loop.now)
 
     def _warn_shortage(self, error: OSError, now: Ns) -> None:
-        if self._refusals.take(now):
-            self.record(
-                Warned("", f"HTTP cannot accept connections: {error.strerror}", "raise the limit: ulimit -n 8192")
-            )
+        what = f"HTTP cannot accept connections: {error.strerror}"
+        self._refusals.tell(Warned("", what, "raise the limit: ulimit -n 8192"), now)
 
 
 WAITING, BUSY, LINGERING, CLOSED = range(4)
@@ -587,7 +583,7 @@ class _Connection:
             server.record(TransferStarted(content.machine, "http", content.name, self.address, octets, part))
         else:
             if answer.status == 200:
-                server.record(SizeProbed(content.machine, content.name, self.address, content.size))
+                server.record(SizeProbed(content.machine, content.name, self.address, content.size, "http"))
             content.close()
         self._push(now)
 
@@ -697,37 +693,6 @@ class _Connection:
 
 
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-class _Quota:
-    """So many facts of one kind a second, with twenty seconds' worth at first; `hidden` counts the others."""
-
-    __slots__ = ("_rate", "_since", "_tokens", "hidden")
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._tokens = 20.0 * rate
-        self._since: Ns = 0
-        self.hidden = 0
-
-    def take(self, now: Ns) -> bool:
-        """Whether one more may be told; it is hidden if not."""
-        if self._any(now):
-            self._tokens -= 1
-            return True
-        self.hidden += 1
-        return False
-
-    def reveal(self, now: Ns) -> int:
-        """How many were hidden since the last time, once more may be told again; else 0."""
-        hidden = self.hidden if self._any(now) else 0
-        self.hidden -= hidden
-        return hidden
-
-    def _any(self, now: Ns) -> bool:
-        self._tokens = min(20.0 * self._rate, self._tokens + (now - self._since) * self._rate / S)
-        self._since = now
-        return self._tokens >= 1
 
 
 def _listen(address: str, port: int) -> socket.socket:

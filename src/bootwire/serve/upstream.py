@@ -185,7 +185,9 @@ class _Stream:
             response.close()
             await self._send(self._head(response, length, chunked=False))
             if response.status == 200:
-                self._record(SizeProbed(self._upstream.machine, self._upstream.name, self._peer, max(0, length)))
+                self._record(
+                    SizeProbed(self._upstream.machine, self._upstream.name, self._peer, max(0, length), "http")
+                )
             return
         try:
             await self._stream(response, first, length)
