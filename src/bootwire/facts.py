@@ -79,7 +79,7 @@ class Discovered(Fact):
 
 @dataclass(frozen=True, slots=True)
 class Offered(Fact):
-    """We answered a DISCOVER. recipe: direct, binl, menu, ipxe, http-boot, raspberry (docs/reference/firmware.md)."""
+    """We answered a DISCOVER. recipe: direct, binl, menu, ipxe, http-boot, raspberry (docs/reference/offers.md)."""
 
     kind: ClassVar[str] = "offer"
     recipe: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import pytest
 
 from bootwire.engine import dhcp4 as engine
 from bootwire.engine.dhcp4 import Answer, Recipe
-from bootwire.wire import dhcp4, ip
+from bootwire.wire import dhcp4, ip, pcap
 from bootwire.wire.dhcp4 import Message
 from dhcp_samples import NAMES, changed, vector
 
@@ -35,11 +34,11 @@ def dissect(path: Path, payloads: Sequence[bytes], ports: tuple[int, int]) -> li
     """One dictionary of FIELDS for each UDP payload."""
     source, target = ip.v4_octets(OURS), ip.BROADCAST_V4
     with path.open("wb") as file:
-        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101))  # LINKTYPE_RAW
+        file.write(pcap.file_header(pcap.RAW_IP))
         for payload in payloads:
             udp = ip.emit_udp(ip.Udp(*ports, payload), source, target)
             packet = ip.emit_ipv4(ip.Ipv4(source, target, ip.UDP, payload=udp))
-            file.write(struct.pack("<IIII", 0, 0, len(packet), len(packet)) + packet)
+            file.write(pcap.record(0, packet, len(packet)))
     command = ["tshark", "-r", str(path), "-n", "-T", "fields", "-E", "separator=/t", "-E", "aggregator=|"]
     for name in FIELDS:
         command += ["-e", name]
