@@ -8,9 +8,12 @@ import os
 import shlex
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from bootwire.serve.interfaces import interfaces
 
 T = TypeVar("T")
 
@@ -37,6 +40,13 @@ class Namespace:
     def start(self, *command: str, **options: object) -> subprocess.Popen[bytes]:
         return self.call(lambda: subprocess.Popen(command, **options))  # type: ignore[call-overload,no-any-return]
 
+    def wait_for_carrier(self) -> None:
+        """Until what is up can send: the kernel drops frames until an interface has its queue, soon after "up"."""
+        until = time.monotonic() + 10
+        while any(link.up and not link.running for link in self.call(interfaces)):
+            assert time.monotonic() < until, "no carrier"
+            time.sleep(0.01)
+
     def close(self) -> None:
         self._thread.shutdown()
 
@@ -52,6 +62,8 @@ def pair() -> Iterator[tuple[Namespace, Namespace]]:
         two.run("ip address add 10.9.0.2/24 dev there")
         one.run("ip link set here up")
         two.run("ip link set there up")
+        for end in (one, two):
+            end.wait_for_carrier()
         yield one, two
     finally:
         one.close()

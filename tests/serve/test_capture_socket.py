@@ -152,13 +152,18 @@ def test_without_the_interface_there_is_no_socket() -> None:
         CaptureSocket(gone, 67)
 
 
-def test_an_interface_that_goes_down_is_an_error_not_silence(cable: tuple[Namespace, Namespace]) -> None:
-    ours = capture(cable[0], 67)
+def test_an_interface_that_goes_down_is_an_error_and_up_again_it_is_heard(cable: tuple[Namespace, Namespace]) -> None:
+    ours, machine = capture(cable[0], 67), udp(cable[1], 68)
     cable[0].run("ip link set here down")
     assert select.select([ours], [], [], 5)[0]
     with pytest.raises(OSError, match="Network is down"):
         ours.receive()
+    cable[0].run("ip link set here up")
+    cable[1].wait_for_carrier()
+    machine.sendto(b"still there?", ("255.255.255.255", 67))
+    assert hear(ours).payload == b"still there?"
     ours.close()
+    machine.close()
 
 
 def _interface() -> Interface:

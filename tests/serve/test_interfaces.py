@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bootwire.serve.interfaces import Address, Interface, InterfaceError, choose, facing, interfaces
+from bootwire.serve.interfaces import Address, Interface, InterfaceError, choose, interfaces
 from namespaces import Namespace
 
 
@@ -83,17 +83,3 @@ def test_what_the_kernel_has_is_what_we_read(namespace: Namespace) -> None:
     assert bw0.addresses == (Address("10.9.0.1", 20), Address("10.9.1.1", 32))
     assert (bw1.name, bw1.up, bw1.addresses) == ("bw1", False, ())
     assert namespace.call(choose) == (bw0,)
-
-
-@pytest.mark.interop
-def test_a_route_tells_interface_and_address_and_no_route_is_none(namespace: Namespace) -> None:
-    namespace.run("ip link add bw0 type veth peer name bw1")
-    namespace.run("ip link set bw1 up")
-    namespace.run("ip address add 10.9.0.1/24 dev bw0")
-    namespace.run("ip link set bw0 up")
-    namespace.run("ip route add 10.77.0.0/16 via 10.9.0.254")
-    index = next(link.index for link in namespace.call(interfaces) if link.name == "bw0")
-    route = namespace.call(lambda: facing("10.77.1.2"))
-    assert route is not None
-    assert (route.index, route.address) == (index, "10.9.0.1")
-    assert namespace.call(lambda: facing("172.16.0.1")) is None

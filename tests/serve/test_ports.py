@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from bootwire.serve import ports
 from bootwire.serve.ports import Owner, owners, taken
@@ -32,6 +37,18 @@ def test_an_ipv6_socket_that_takes_all_addresses_is_found() -> None:
         taker.bind(("::", 0))
         (owner,) = owners("udp", taker.getsockname()[1])
         assert owner.address == "*"
+
+
+@pytest.mark.parametrize("how", [("-m", "taker"), ("taker.py",), ("-X", "dev", "-m", "taker")])
+def test_a_python_program_goes_by_its_own_name(how: tuple[str, ...], tmp_path: Path) -> None:
+    program = "with __import__('socket').create_server(('', 0)) as s: print(s.getsockname()[1], flush=True); input()"
+    (tmp_path / "taker.py").write_text(program)
+    command = [sys.executable, *how]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as taker:
+        assert taker.stdout is not None
+        (owner,) = owners("tcp", int(taker.stdout.readline()))
+        taker.communicate(b"\n")
+    assert owner.name.removesuffix(".py") == "taker"
 
 
 def test_a_service_is_stopped_by_its_unit_a_process_by_its_number() -> None:

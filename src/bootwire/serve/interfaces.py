@@ -1,11 +1,10 @@
-"""This machine's network interfaces and IPv4 addresses, and which of them faces a peer (rtnetlink, RFC 3549).
+"""This machine's network interfaces and IPv4 addresses (rtnetlink, RFC 3549), and those to serve on.
 
-Spoken over a plain netlink socket: three small requests are not worth a third of a second of import.
+Spoken over a plain netlink socket: two small requests are not worth a third of a second of import.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import struct
@@ -17,12 +16,11 @@ from typing import Literal
 from bootwire.wire.ip import v4_octets, v4_text
 
 # linux/rtnetlink.h, linux/netlink.h, linux/if_link.h, linux/if_addr.h, linux/if.h
-_RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 18, 22, 26
+_RTM_GETLINK, _RTM_GETADDR = 18, 22
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST, _DUMP = 0x001, 0x300
+_REQUEST_DUMP = 0x301  # NLM_F_REQUEST, NLM_F_DUMP
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU = 1, 3, 4
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -80,26 +78,18 @@ class Interface:
         return next((a.address for a in self.addresses if a.holds(peer)), self.address)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a packet to a peer leaves: interface index and our address there."""
-
-    index: int
-    address: str
-
-
 def interfaces() -> tuple[Interface, ...]:
     """Every interface of this network namespace, by index. Raises OSError."""
-    with _Netlink() as netlink:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         addresses: dict[int, list[Address]] = {}
-        for body in netlink.ask(_RTM_GETADDR, _DUMP, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
+        for body in _dump(netlink, _RTM_GETADDR, struct.pack("=BBBBI", socket.AF_INET, 0, 0, 0, 0)):
             prefix, index = body[1], int.from_bytes(body[4:8], _ORDER)
             found = _attributes(body[8:])
             octets = found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS, b""))
             if len(octets) == 4:
                 addresses.setdefault(index, []).append(Address(v4_text(octets), prefix))
         links = []
-        for body in netlink.ask(_RTM_GETLINK, _DUMP, bytes(16)):
+        for body in _dump(netlink, _RTM_GETLINK, bytes(16)):
             _, _, _, index, flags, _ = struct.unpack_from("=BBHiII", body)
             found = _attributes(body[16:])
             hardware = found.get(_IFLA_ADDRESS, b"")
@@ -139,19 +129,6 @@ def choose(names: Sequence[str] = (), among: Sequence[Interface] | None = None) 
     return chosen
 
 
-def facing(peer: str) -> Route | None:
-    """How this machine would reach `peer` (dotted IPv4): a route lookup, nothing is sent. None without a route."""
-    ask = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0)
-    destination = struct.pack("=HH4s", 8, _RTA_DST, v4_octets(peer))
-    with _Netlink() as netlink, contextlib.suppress(OSError):
-        for body in netlink.ask(_RTM_GETROUTE, 0, ask + destination):
-            found = _attributes(body[12:])
-            source = found.get(_RTA_PREFSRC, b"")
-            if len(source) == 4 and _RTA_OIF in found:
-                return Route(int.from_bytes(found[_RTA_OIF], _ORDER), v4_text(source))
-    return None
-
-
 def _named(name: str, links: Sequence[Interface]) -> Interface:
     link = next((link for link in links if link.name == name), None)
     if link is None:
@@ -167,34 +144,21 @@ def _named(name: str, links: Sequence[Interface]) -> Interface:
 _ORDER: Literal["little", "big"] = sys.byteorder  # netlink speaks the host's order
 
 
-class _Netlink:
-    """One request at a time to the kernel's routing tables."""
-
-    def __enter__(self) -> _Netlink:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def ask(self, kind: int, flags: int, body: bytes) -> Iterator[bytes]:
-        """The bodies of the answers. Raises OSError with the kernel's own number."""
-        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
-        more = True
-        while more:
-            more = bool(flags)
-            data = self._socket.recv(1 << 16)
-            at = 0
-            while at + _HEADER.size <= len(data):
-                size, answer, _, _, _ = _HEADER.unpack_from(data, at)
-                body = data[at + _HEADER.size : at + size]
-                if answer == _NLMSG_DONE:
-                    return
-                if answer == _NLMSG_ERROR:
-                    number = -int.from_bytes(body[:4], _ORDER, signed=True)
-                    raise OSError(number, os.strerror(number))
-                yield body
-                at += max(_HEADER.size, size + 3 & ~3)
+def _dump(netlink: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
+    """The bodies of the kernel's answers to one request for all there is. Raises OSError with its own number."""
+    netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_DUMP, 1, 0) + body)
+    while True:
+        data, at = netlink.recv(1 << 16), 0
+        while at + _HEADER.size <= len(data):
+            size, answer, _, _, _ = _HEADER.unpack_from(data, at)
+            body = data[at + _HEADER.size : at + size]
+            if answer == _NLMSG_DONE:
+                return
+            if answer == _NLMSG_ERROR:
+                number = -int.from_bytes(body[:4], _ORDER, signed=True)
+                raise OSError(number, os.strerror(number))
+            yield body
+            at += max(_HEADER.size, size + 3 & ~3)
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:

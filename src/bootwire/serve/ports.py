@@ -26,7 +26,7 @@ class Owner:
     """A socket on the port, and who holds it.
 
     address   what it is bound to: dotted, "*" for any address, "[…]" for one of IPv6
-    name      of the process (its comm), "" if it could not be found out
+    name      of the process, of its program where that is run by Python, "" if it could not be found out
     pid       0 if it could not be found out
     unit      the systemd service it runs in, "" if none
     """
@@ -116,8 +116,23 @@ def _process(pid: int) -> tuple[str, str]:
     name = unit = ""
     with contextlib.suppress(OSError):
         name = printable(Path(f"/proc/{pid}/comm").read_bytes().rstrip(b"\n"))
+        if name.startswith("python"):
+            name = _program(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")) or name
         for part in printable(Path(f"/proc/{pid}/cgroup").read_bytes().rstrip(b"\n"), 4096).split("/"):
             # Template instances of user sessions (user@1000.service) are not what to stop.
             if part.endswith(".service") and not part.startswith("user@"):
                 unit = part.removesuffix(".service")
     return name, unit
+
+
+def _program(arguments: Sequence[bytes]) -> str:
+    """What a Python interpreter runs: another of us is to be told from other people's programs."""
+    left = iter(arguments[1:])
+    for argument in left:
+        if argument == b"-m":
+            return printable(next(left, b""))
+        if argument in (b"-X", b"-W"):  # the options of Python's that take a word of their own
+            next(left, None)
+        elif not argument.startswith(b"-"):
+            return printable(argument.rpartition(b"/")[2])
+    return ""
