@@ -18,7 +18,6 @@ from bootwire.boot_server import (
     Settings,
     blob_url,
     loader_name,
-    script_url,
     split_machine,
 )  # fmt: skip
 from bootwire.engine import MS, Ns, S
@@ -137,7 +136,7 @@ def test_a_quirk_reaches_the_journal():
         ("intel-bios-discover", "direct", "52-54-00-12-34-56/bios/undionly.kpxe"),
         ("edk2-arm64-discover", "binl", "52-54-00-12-34-56/arm64/snponly.efi"),
         ("edk2-guid-as-chaddr-discover", "binl", "x86_64/snponly.efi"),
-        ("ipxe-bios-discover", "ipxe", "http://192.0.2.10:8080/boot.ipxe?mac=52-54-00-12-34-56"),
+        ("ipxe-bios-discover", "ipxe", "http://192.0.2.10:8080/boot.ipxe?mac=52-54-00-12-34-56&arch=${buildarch}&platform=${platform}"),
         ("ipxe-crippled-discover", "ipxe", "08-00-27-aa-bb-cc/bios/undionly.kpxe"),
         ("edk2-http-x64-discover", "http-boot", "http://192.0.2.10:8080/boot/52-54-00-12-34-56/x86_64/snponly.efi"),
     ],
@@ -615,12 +614,11 @@ def test_every_name_we_give_fits_the_headers_file_field(machine):
     for loader in ALL.loaders:
         for name in (
             loader_name(machine, loader),
-            script_url("255.255.255.255", 65535, machine),
             blob_url("255.255.255.255", 65535, machine, loader),
         ):
             assert len(name) <= 127
 
 
 def test_urls_leave_port_80_out():
-    assert script_url(OURS, 80, MAC) == "http://192.0.2.10/boot.ipxe?mac=52-54-00-12-34-56"
+    assert blob_url(OURS, 80, "", "kernel") == "http://192.0.2.10/boot/kernel"
     assert blob_url(OURS, 8080, "", "kernel") == "http://192.0.2.10:8080/boot/kernel"

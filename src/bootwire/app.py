@@ -17,19 +17,17 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
-from bootwire.assets.catalog import Blob, LocalFile
+from bootwire.assets.catalog import Blob
 from bootwire.assets.kernels import Image, Refusal, check_initrd, check_kernel
-from bootwire.assets.loaders import choose as choose_loaders
-from bootwire.assets.loaders import identify
 from bootwire.assets.scripts import Boot, Caller, apology, autoexec, boot_script, check_text, mismatch
 from bootwire.boot_server import BootServer
 from bootwire.boot_server import Settings as ServerSettings
 from bootwire.engine import MS
 from bootwire.facts import Listening, Record, ScriptServed, Stopped, TransferDone, Warned
 from bootwire.policy.decide import Offerings
+from bootwire.serve import loaders
 from bootwire.serve.answers import Answers, Script
 from bootwire.serve.capture import Capture
 from bootwire.serve.dhcp import DhcpEdge, PortInUse
@@ -43,7 +41,6 @@ from bootwire.serve.sources import Examined, SourceError, examine, split_list
 from bootwire.serve.syslog import SyslogReceiver
 from bootwire.serve.tftp import TftpServer
 from bootwire.serve.upstream import Streamer
-from bootwire.wire.http import media_type
 
 TFTP_PORT = 69  # RFC 1350 section 4
 HTTP_PORT, HTTP_PORT_ELSE = 80, 8080
@@ -144,7 +141,7 @@ class _Server:
         self._record = self._journal.record
         self._transfers = Loop()
         self._published = _publish(settings.files)
-        self._loaders = _loaders(settings)
+        self._loaders, self._advice = _loaders(settings)
         self._http_port = settings.http_port or HTTP_PORT
         self._http: HttpServer | None = None
         self._tftp: TftpServer | None = None
@@ -167,7 +164,7 @@ class _Server:
         )
         self._boot_server = BootServer(ServerSettings(self._http_port, self._settings.mode, offerings))
         self._answers = Answers(
-            {**self._images.catalog, **self._loaders},
+            {**self._images.catalog, **loaders.catalog(self._loaders)},
             first_script=lambda machine, ours: autoexec(self._base(ours), machine, ours),
             boot_script=self._boot_script,
             machine_at=self._boot_server.machine_at,
@@ -367,10 +364,14 @@ class _Server:
 
     def _say_ready(self, chosen: Sequence[Interface]) -> None:
         lines = [f"Network   {_where_text(chosen)}", *self._images.lines]
-        lines.append(f"Loaders   {', '.join(self._loaders) or 'none'}")
+        lines.append(f"Loaders   {loaders.summary(self._loaders)}")
         if self._settings.files:
             lines.append(f"Files     {self._settings.files}, at the TFTP root and http://…/files/")
         lines.append("Ready. Turn on a machine and choose network boot (often F12). Ctrl-C stops.")
+        for what in self._images.warnings:
+            self._record(Warned("", what))
+        for what in self._advice:
+            self._record(Warned("", what, "bootwire assets fetch"))
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
 
@@ -436,11 +437,24 @@ def _cannot_open(error: OSError) -> StartError:
     return StartError(f"cannot open the network: {error.strerror}")
 
 
-def _loaders(settings: Settings) -> dict[str, Blob]:
-    """Catalog name -> blob of every boot loader at hand."""
-    paths = [path for path in Path(settings.loaders).rglob("*") if path.is_file()] if settings.loaders else []
-    known = [(str(path.resolve()), build) for path in sorted(paths) if (build := identify(path.read_bytes()))]
-    return {
-        name: Blob(name, os.path.getsize(path), LocalFile(path), media_type(name))
-        for name, (path, _build) in choose_loaders(known).items()
-    }
+def _loaders(settings: Settings) -> tuple[dict[str, loaders.Loader], list[str]]:
+    """The boot loaders to serve, and what a person should know about those that are missing."""
+    state = loaders.state_directory(settings.state_dir)
+    found, advice = loaders.ready(state, settings.loaders, fetch_missing=settings.fetch, progress=Progress())
+    if not found and settings.fetch:
+        raise StartError(f"no boot loader files: {'; '.join(advice)}\n  or go on without them:  --no-fetch (iPXE only)")
+    return found, advice
+
+
+class Progress:
+    """Says on stderr, once for each file, what is being fetched and how large it is."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, what: str, octets: int, whole: int) -> None:
+        if what != self._said:
+            self._said = what
+            size = f", {whole / 1e6:.1f} MB" if whole >= 0 else ""
+            sys.stderr.write(f"fetching {what}{size}\n")
+            sys.stderr.flush()

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
+from bootwire.assets import scripts
 from bootwire.engine import MS, Ns, S
 from bootwire.engine import dhcp4 as engine
 from bootwire.facts import (
@@ -356,7 +357,7 @@ class BootServer:
         if plan.recipe == "raspberry":
             file = ""
         elif not plan.loader:
-            file = script_url(ours, self.settings.http_port, client.machine)
+            file = scripts.script_url(_base(ours, self.settings.http_port), client.machine)
         elif plan.over == "http":
             file = blob_url(ours, self.settings.http_port, client.machine, plan.loader)
         else:
@@ -370,11 +371,6 @@ class BootServer:
 def loader_name(machine: str, name: str) -> str:
     """TFTP name of a loader for one machine: "52-54-00-12-34-56/x86_64/snponly.efi"; the bare name without a MAC."""
     return f"{machine.replace(':', '-')}/{name}" if machine else name
-
-
-def script_url(ours: str, port: int, machine: str) -> str:
-    """URL of the iPXE script: "http://192.0.2.10/boot.ipxe?mac=52-54-00-12-34-56"."""
-    return f"{_base(ours, port)}/boot.ipxe" + (f"?mac={machine.replace(':', '-')}" if machine else "")
 
 
 def blob_url(ours: str, port: int, machine: str, name: str) -> str:

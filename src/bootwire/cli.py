@@ -126,3 +126,47 @@ def boot(settings: Settings, kernel: str, initrd: tuple[str, ...], cmdline: str,
     from bootwire.app import boot as run
 
     return run(settings, Static(kernel, initrd, cmdline, message))
+
+
+@main.group()
+def assets() -> None:
+    """Boot loader files: where from, versions, digests. Needs no root."""
+
+
+STATE_OPTION = click.option("--state-dir", envvar="BOOTWIRE_STATE_DIR", metavar="DIR", help="Where files are kept.")
+GIVEN_OPTION = click.option("--loaders", envvar="BOOTWIRE_LOADERS", metavar="DIR", help="Look here before any other.")
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="One JSON object on stdout.")
+
+
+@assets.command("list")
+@STATE_OPTION
+@GIVEN_OPTION
+@JSON_OPTION
+def assets_list(state_dir: str | None, loaders: str | None, as_json: bool) -> None:
+    """What would be served, what each file is and can do, and where it comes from."""
+    from bootwire.serve.loaders import run_list, state_directory
+
+    finish(lambda: run_list(click.echo, state_directory(state_dir), loaders, as_json))
+
+
+@assets.command("fetch")
+@STATE_OPTION
+@JSON_OPTION
+@click.option("--mirror", envvar="BOOTWIRE_MIRROR", metavar="URL", help="Package mirror.  [default: as apt is set up]")
+def assets_fetch(state_dir: str | None, as_json: bool, mirror: str | None) -> None:
+    """Fetch the newest boot loaders from this machine's package mirror, each step verified."""
+    from bootwire.app import Progress
+    from bootwire.serve.loaders import run_fetch, state_directory
+
+    finish(lambda: run_fetch(click.echo, state_directory(state_dir), mirror, as_json, Progress()))
+
+
+@assets.command("verify")
+@STATE_OPTION
+@GIVEN_OPTION
+@JSON_OPTION
+def assets_verify(state_dir: str | None, loaders: str | None, as_json: bool) -> None:
+    """Read every file again and compare it with its digest."""
+    from bootwire.serve.loaders import run_verify, state_directory
+
+    finish(lambda: run_verify(click.echo, state_directory(state_dir), loaders, as_json))
