@@ -136,7 +136,11 @@ def test_a_quirk_reaches_the_journal():
         ("intel-bios-discover", "direct", "52-54-00-12-34-56/bios/undionly.kpxe"),
         ("edk2-arm64-discover", "binl", "52-54-00-12-34-56/arm64/snponly.efi"),
         ("edk2-guid-as-chaddr-discover", "binl", "x86_64/snponly.efi"),
-        ("ipxe-bios-discover", "ipxe", "http://192.0.2.10:8080/boot.ipxe?mac=52-54-00-12-34-56&arch=${buildarch}&platform=${platform}"),
+        (
+            "ipxe-bios-discover",
+            "ipxe",
+            "http://192.0.2.10:8080/boot.ipxe?mac=52-54-00-12-34-56&arch=${buildarch}&platform=${platform}",
+        ),
         ("ipxe-crippled-discover", "ipxe", "08-00-27-aa-bb-cc/bios/undionly.kpxe"),
         ("edk2-http-x64-discover", "http-boot", "http://192.0.2.10:8080/boot/52-54-00-12-34-56/x86_64/snponly.efi"),
     ],
