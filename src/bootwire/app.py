@@ -26,6 +26,7 @@ from bootwire.boot_server import BootServer
 from bootwire.boot_server import Settings as ServerSettings
 from bootwire.engine import MS
 from bootwire.facts import Listening, Record, ScriptServed, Stopped, TransferDone, Warned
+from bootwire.observe import prose
 from bootwire.policy.decide import Offerings
 from bootwire.serve import loaders
 from bootwire.serve.answers import Answers, Script
@@ -178,9 +179,9 @@ class _Server:
             self._open_rest(control, chosen)
             if self._settings.pcap:
                 capture = self._capture(self._settings.pcap, chosen)
+            self._say_ready(chosen)
             self._journal.start()
             thread.start()
-            self._say_ready(chosen)
             why = await self._until_signal(control, chosen, signals)
             await self._drain(signals)
             self._record(Stopped("", why))
@@ -374,6 +375,9 @@ class _Server:
             self._record(Warned("", what, "bootwire assets fetch"))
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
+        if not self._settings.json:
+            with contextlib.suppress(OSError):
+                os.write(1, f"{prose.HEADER}\n".encode())
 
 
 def _recognised(examined: Examined, seen: Image | Refusal) -> Image:
