@@ -148,7 +148,7 @@ class Lan:
                 self._step(station, datagram)
 
     def _transmit(self, station: _Station, send: steps.SendUdp) -> None:
-        source = (station.machine.address, send.port)
+        source = (send.source, send.port)
         seen = Seen(self.now, station.machine.mac_text, source, (send.to, send.to_port), send.data)
         self.wire.append(seen)
         for server in self._servers:

@@ -6,7 +6,7 @@ import pytest
 
 from bootwire.facts import Warned
 from bootwire.policy.decide import Offerings
-from bootwire.preboot.personas import bios, edk2, ipxe
+from bootwire.preboot.personas import bios, edk2, ipxe, uefi_http
 from bootwire.preboot.personas.steps import Booted, Stopped
 from bootwire.wire import dhcp4
 from persona_lan import MAC, OURS, ROUTER, Bootwire, DhcpServer, pe, seconds
@@ -163,3 +163,27 @@ def test_machines_of_every_kind_boot_one_after_another():
     for number in range(30):
         persona = (ipxe.rom, edk2.boot, bios.boot)[number % 3]
         booted(lan.boot(persona, mac=MAC[:4] + number.to_bytes(2, "big"), seed=number))
+
+
+# --- UEFI HTTP Boot ---------------------------------------------------------------------------------------------
+
+
+def test_uefi_http_boot_never_uses_port_4011_or_tftp():
+    lan = Bootwire().lan(DhcpServer())
+    station = lan.boot(uefi_http.boot)
+    booted(station)
+    assert lan.sent(port=4011) == []
+    assert station.fetched[:2] == [
+        f"HEAD http://{OURS}/boot/{HERE}/x86_64/snponly.efi",
+        f"GET http://{OURS}/boot/{HERE}/x86_64/snponly.efi",
+    ]
+
+
+def test_uefi_http_boot_that_wants_https_says_so():
+    station = Bootwire().lan(DhcpServer()).boot(uefi_http.boot, build=uefi_http.Build(allows_http=False))
+    assert station.outcome == Stopped("", "Error: Access forbidden, only HTTPS connection is allowed.")
+
+
+def test_an_http_client_ignores_pxe_offers():
+    lan = Bootwire(offerings=Offerings()).lan(DhcpServer((60, b"PXEClient"), siaddr=OURS, file=b"x.efi"))
+    assert lan.boot(uefi_http.boot).outcome == Stopped("", "Error: Server response timeout.")

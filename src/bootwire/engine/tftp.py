@@ -337,6 +337,9 @@ class Wanted:
     timeout     seconds, 1..255, or 0 not to ask
     ask_size    send tsize
     limit       octets; a longer file is refused with ERROR 3
+    order       names of options in the order sent: servers must not care, but firmware is told apart by it
+    waits       how long each send of one packet waits, as firmware counts; after the last it gives up. Empty: by the
+                transfer's own round trip, for PATIENCE in all
     """
 
     filename: bytes
@@ -346,6 +349,8 @@ class Wanted:
     timeout: int = 0
     ask_size: bool = True
     limit: int = 1 << 40
+    order: tuple[bytes, ...] = (b"tsize", b"blksize", b"timeout", b"windowsize")
+    waits: tuple[Ns, ...] = ()
 
     def request(self) -> wire.ReadRequest:
         options: list[tuple[bytes, bytes]] = []
@@ -357,6 +362,7 @@ class Wanted:
             options.append((b"timeout", b"%d" % self.timeout))
         if self.window > 1:
             options.append((b"windowsize", b"%d" % self.window))
+        options.sort(key=lambda option: self.order.index(option[0]))
         return wire.ReadRequest(self.filename, self.mode, tuple(options))
 
 
@@ -458,7 +464,8 @@ class Receiver:
         """Ask or acknowledge again when the server has been silent for too long."""
         if self.deadline is None or now < self.deadline:
             return []
-        if now - self._progress_at >= PATIENCE:
+        waits = self._wanted.waits
+        if self._tries + 1 == len(waits) if waits else now - self._progress_at >= PATIENCE:
             self.outcome, self.deadline = Silence(self.octets), None
             return []
         self._tries += 1
@@ -544,6 +551,8 @@ class Receiver:
         return [Packet(data, to)]
 
     def _patience(self) -> Ns:
+        if self._wanted.waits:
+            return self._wanted.waits[self._tries]
         start = max(4 * self._smooth, 4 * RTO_FLOOR) if self._smooth else RTO_START
         ceiling = min(RTO_CEILING, self._wanted.timeout * S) if self._wanted.timeout else RTO_CEILING
         return min(start << min(self._tries, 8), ceiling)

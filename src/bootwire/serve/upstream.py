@@ -298,12 +298,11 @@ class _Stream:
         import aiohttp
 
         validator = _validator(response)
-        got = tries = 0
+        got = 0
         while True:
             why = "ended too early"
             try:
                 async for piece in response.content.iter_any():
-                    tries = 0
                     got += len(piece)
                     yield piece
                 if length < 0 or got >= length:
@@ -316,29 +315,25 @@ class _Stream:
                 response.close()
             if length < 0 or not validator:
                 raise _UpstreamFailed(f"{why}, and cannot be asked for the rest")
-            rest = None
-            while rest is None:
-                if tries == RESUMES:
-                    raise _UpstreamFailed(why)
-                await asyncio.sleep(RESUME_SECONDS * 2**tries)
-                tries += 1
-                try:
-                    rest = await self._rest(first + got, first + length - 1, validator)
-                except _UpstreamFailed as error:
-                    why = str(error)
-            response = rest
+            response = await self._rest(first + got, first + length - 1, validator, why)
 
-    async def _rest(self, first: int, last: int, validator: str) -> aiohttp.ClientResponse:
-        """Ask for octets `first` to `last`. Raises _UpstreamFailed: not now; _Broken: not at all."""
-        response = await self._ask("GET", {"Range": f"bytes={first}-{last}", "If-Range": validator})
-        said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if response.status == 206 and said is not None and (int(said[1]), int(said[2])) == (first, last):
-            return response
-        response.close()
-        why = f"answers {response.status} when asked for the rest"
-        if response.status >= 500:
-            raise _UpstreamFailed(why)
-        raise _Broken(f"{self._host} {why}")
+    async def _rest(self, first: int, last: int, validator: str, why: str) -> aiohttp.ClientResponse:
+        """Ask for octets `first` to `last` once more. Raises _UpstreamFailed."""
+        for attempt in range(RESUMES):
+            await asyncio.sleep(RESUME_SECONDS * 2**attempt)
+            try:
+                response = await self._ask("GET", {"Range": f"bytes={first}-{last}", "If-Range": validator})
+            except _UpstreamFailed as error:
+                why = str(error)
+                continue
+            said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if response.status == 206 and said is not None and (int(said[1]), int(said[2])) == (first, last):
+                return response
+            response.close()
+            why = f"answers {response.status} when asked for the rest"
+            if response.status < 500:
+                break
+        raise _UpstreamFailed(why)
 
 
 _PASSED = (200, 206, 304, 412, 416)

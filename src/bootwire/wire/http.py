@@ -53,6 +53,15 @@ class Request:
     authority: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response head. status: 100..999; headers and version as in Request."""
+
+    status: int
+    headers: Mapping[str, str]
+    version: int = 11
+
+
 # Possessive quantifiers: no input makes these go back over what they have read.
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}+) ([!-~\x80-\xff]++) HTTP/([0-9])\.([0-9])\r\n")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n")
@@ -101,9 +110,10 @@ def parse_request(head: bytes) -> Request:
     )
 
 
-def parse_fields(head: bytes, at: int) -> dict[str, str]:
+def parse_fields(head: bytes, at: int, repeatable: tuple[str, ...] = ()) -> dict[str, str]:
     """The field lines of `head` from octet `at` to the empty line that ends it.
 
+    repeatable: of the fields that may come once, those that may come again with the same value.
     Raises WireError as `parse_request`.
     """
     fields: dict[str, str] = {}
@@ -122,6 +132,8 @@ def parse_fields(head: bytes, at: int) -> dict[str, str]:
         key, text = name.decode("ascii"), value.decode("latin-1").strip(" \t")
         if key not in fields:
             fields[key] = text
+        elif key in repeatable and fields[key] == text:
+            pass
         elif name in _ONCE:
             raise WireError(f"second {key}", at)
         else:
@@ -140,6 +152,33 @@ def parse_fields(head: bytes, at: int) -> dict[str, str]:
 
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n")
+
+
+def parse_response(head: bytes) -> Response:
+    """Read one response head: from the status line to the empty line, both included, and nothing after it.
+
+    Raises WireError as `parse_request`; but Content-Length may come twice if it says the same (RFC 9110 section 8.6),
+    and the reason phrase and its space may be missing, as in old servers.
+    """
+    if len(head) > MAX_HEAD:
+        raise WireError(LONG_HEAD, MAX_HEAD)
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        raise WireError("status line that is not HTTP/1.x CODE REASON", 0)
+    headers = parse_fields(head, line.end(), repeatable=("content-length",))
+    return Response(int(line[2]), headers, 10 if line[1] == b"0" else 11)
+
+
+def emit_request(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    """A request head, the empty line included.
+
+    Raises ValueError: a target with a space or control in it, a field that would not be one line of latin-1.
+    """
+    if re.search(r"[^!-~]", target):
+        raise ValueError("request target that is not printable ASCII")
+    return _emit([f"{method} {target} HTTP/1.1\r\n"], fields)
 
 
 def _why_not_a_request_line(head: bytes) -> WireError:
@@ -208,7 +247,10 @@ def emit_head(status: int, fields: Iterable[tuple[str, str]]) -> bytes:
 
     Raises ValueError: a field name or value that would not be one line of latin-1. Ours, never a peer's.
     """
-    lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\n"]
+    return _emit([f"HTTP/1.1 {status} {REASONS.get(status, '')}\r\n"], fields)
+
+
+def _emit(lines: list[str], fields: Iterable[tuple[str, str]]) -> bytes:
     for name, value in fields:
         if _UNSAFE.search(name) or _UNSAFE.search(value):
             raise ValueError(f"header field {name!r} does not fit on one line")

@@ -135,7 +135,7 @@ def obtain(machine: Machine, firmware: Build, settings: ipxe_script.Settings) ->
         choose=choose,
         discover=DISCOVER_WAITS,
         request=REQUEST_WAITS,
-        flags=0,
+        flags=0 if machine.address == dhcp.ANY else dhcp4.BROADCAST,  # ipv4_has_any_addr, dhcp_create_packet
         secs=_state_bits,
         on_nak="restart" if firmware.modern else "ignore",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from bootwire.engine import MS, Ns, S
 from bootwire.engine import dhcp_client as dhcp
@@ -17,8 +17,11 @@ from bootwire.wire.reader import WireError
 
 @dataclass(frozen=True, slots=True)
 class SendUdp:
-    """A datagram from `port` of the machine's address, or of 0.0.0.0 while it has none. Answer: None."""
+    """A datagram from `source`:`port`; source is the machine's address, or 0.0.0.0 (which only broadcasts).
+    Answer: None.
+    """
 
+    source: str
     port: int
     to: str
     to_port: int
@@ -74,7 +77,7 @@ class HttpGet:
 
     url: str
     headers: tuple[tuple[str, str], ...]
-    method: str = "GET"
+    method: Literal["GET", "HEAD"] = "GET"
     idle: Ns = 30 * S
     limit: int = 1 << 40
 
@@ -316,4 +319,4 @@ QUARTER: Ns = 250 * MS
 
 
 def _datagram(send: dhcp.Send) -> SendUdp:
-    return SendUdp(send.port, send.to, send.to_port, dhcp4.emit(send.message))
+    return SendUdp(send.message.ciaddr, send.port, send.to, send.to_port, dhcp4.emit(send.message))
