@@ -6,6 +6,7 @@ any other; joining them is not a parser's business.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from bootwire.wire.reader import Reader, WireError
@@ -22,6 +23,7 @@ ANY_V4 = bytes(4)
 BROADCAST_V4 = b"\xff" * 4
 
 _CHECKSUM = "header checksum"
+_HEADER = struct.Struct("!BBHHHBBH4s4s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +65,27 @@ class Udp:
     payload: bytes
 
 
-def parse_ipv4(data: bytes) -> Ipv4:
-    """Read one packet; octets after its total length (padding of the frame) are dropped.
+def parse_ipv4(data: bytes, at: int = 0) -> Ipv4:
+    """Read the packet at data[at:]; octets after its total length (padding of the frame) are dropped.
 
     Raises WireError, for a wrong header checksum, too (RFC 1122 section 3.2.1.2: discard silently).
     """
-    r = Reader(data)
-    start = r.u8("version")
+    if len(data) - at < 20:
+        raise WireError("truncated IPv4 header", at)
+    start, tos, total, identification, place, ttl, protocol, _, source, destination = _HEADER.unpack_from(data, at)
     if start >> 4 != 4:
-        raise WireError(f"IP version {start >> 4}", 0)
+        raise WireError(f"IP version {start >> 4}", at)
     size = (start & 0x0F) * 4
-    if size < 20:
-        raise WireError(f"IPv4 header of {size} octets", 0)
-    tos, total, identification, place = r.u8("tos"), r.u16("total length"), r.u16("identification"), r.u16("fragment")
-    ttl, protocol, _ = r.u8("ttl"), r.u8("protocol"), r.u16(_CHECKSUM)
-    source, destination = r.take(4, "source"), r.take(4, "destination")
-    options = r.take(size - 20, "options")
+    if size < 20 or size > len(data) - at:
+        raise WireError(f"IPv4 header of {size} octets", at)
     if total < size:
-        raise WireError(f"IPv4 total length {total}", 2)
-    if checksum(data[:size]) != 0:
-        raise WireError(f"wrong {_CHECKSUM}", 10)
-    payload = r.take(total - size, "payload")
+        raise WireError(f"IPv4 total length {total}", at + 2)
+    if checksum(data[at : at + size]) != 0:
+        raise WireError(f"wrong {_CHECKSUM}", at + 10)
+    if total > len(data) - at:
+        raise WireError("truncated payload", at + size)
+    payload = data[at + size : at + total]
+    options = data[at + 20 : at + size]
     return Ipv4(source, destination, protocol, payload, ttl, tos, identification, place >> 13, place & 0x1FFF, options)
 
 

@@ -26,6 +26,8 @@ class Reno:
         self.window = INITIAL_SEGMENTS * mss
         self.threshold = 1 << 62
         self.recover: int | None = None  # in recovery until this number is acknowledged (RFC 6582 section 3.2)
+        self.doubtful = 0  # pieces sent again since the last loss, less those that turned out to have come twice
+        self._before: tuple[int, int] | None = None  # window and threshold before the last loss, while it may be undone
         self._credit = 0  # acknowledged octets that have not made the window grow yet
 
     @property
@@ -47,6 +49,8 @@ class Reno:
     def lost(self, flight: int, until: int) -> None:
         """A loss was found while `flight` octets were out; `until` is the next number to be sent."""
         if self.recover is None:
+            self._before = (self.window, self.threshold)
+            self.doubtful = 0
             self.threshold = max(flight // 2, 2 * self.mss)
             self.window = self.threshold
             self.recover = until
@@ -59,14 +63,32 @@ class Reno:
         self.window = self.mss
         self.recover = until
         self._credit = 0
+        self._before = None
 
-    def reached(self, una: int) -> None:
-        if self.recover is not None and una >= self.recover:
-            self.recover = None
+    def reached(self, una: int) -> bool:
+        """Everything below `una` has arrived. True if a recovery ended that had nothing to send again."""
+        if self.recover is None or una < self.recover:
+            return False
+        self.recover = None
+        return self.doubtful == 0 and self._undo()
+
+    def came_twice(self) -> None:
+        """The peer has something twice. Once that is true of all that was sent again, nothing had been lost: take the
+        slowing down back (the idea of RFC 3708 section 3)."""
+        self.doubtful -= 1
+        if self.doubtful == 0:
+            self._undo()
 
     def idle(self) -> None:
         """Nothing was sent for a whole retransmission time (RFC 5681 section 4.1)."""
         self.window = min(self.window, INITIAL_SEGMENTS * self.mss)
+
+    def _undo(self) -> bool:
+        if self._before is None:
+            return False
+        self.window, self.threshold = max(self.window, self._before[0]), max(self.threshold, self._before[1])
+        self._before = self.recover = None
+        return True
 
     def resize(self, mss: int) -> None:
         """The path takes only `mss` octets a segment (or more than before)."""

@@ -537,7 +537,8 @@ class Connection:
                 board.give_up(board.head)  # partial acknowledgement: RFC 6582 section 3.2 step 3
         else:
             self._duplicates = 0
-        reno.reached(ack)
+        if reno.reached(ack):
+            self._be_patient()
         if reno.recover is None and not self._sack:
             self._duplicates = 0
         if self._tlp_end is not None and ack > self._tlp_end:
@@ -566,15 +567,18 @@ class Connection:
             age = ((now // MS + self._clock) - stamps[1]) & MASK  # milliseconds
             if age < 1 << 31:
                 echo = now - age * MS
-        sample = self._board.arrived(news, now, self._rtt.least, None if echo is None else echo + MS)
-        if sample is None and news and echo is not None:
-            sample = now - echo
+        sample = self._board.arrived(news, now, self._rtt.least, echo)
         if sample is not None:
             self._rtt.sample(sample)
-        if self._is_duplicate(segment) and self._una >= self._reorder_round:
-            # the peer got something twice: we were too quick (RFC 8985 section 6.2 step 4)
-            self._reorder_factor = min(self._reorder_factor + 1, 16)
-            self._reorder_round = self._nxt
+        if self._is_duplicate(segment):
+            self._reno.came_twice()
+            if self._una >= self._reorder_round:
+                self._be_patient()
+
+    def _be_patient(self) -> None:
+        """Something was believed lost that was only late (RFC 8985 section 6.2 step 4)."""
+        self._reorder_factor = min(self._reorder_factor + 1, 16)
+        self._reorder_round = self._nxt
 
     def _is_duplicate(self, segment: Segment) -> bool:
         """Whether the first SACK block tells of octets received twice (RFC 2883 section 4)."""
@@ -775,6 +779,7 @@ class Connection:
                 limit = min(limit, max(self._mss, space // self._mss * self._mss))
             board.resend(piece, now, limit)
             self.retransmitted += piece.end - piece.start
+            self._reno.doubtful += 1
             out.append(self._data(piece.start, piece.end, now))
             self._last_sent = now
 

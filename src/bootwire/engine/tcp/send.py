@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
-from bootwire.engine import Ns
+from bootwire.engine import MS, Ns
 
 DUPLICATES = 3  # segments above a gap that prove a loss where no reordering has been seen (RFC 5681 section 3.2)
 
@@ -160,12 +160,15 @@ class Scoreboard:
         self._seen = seen
         return news
 
-    def arrived(self, news: list[Piece], now: Ns, shortest: Ns, echoed_before: Ns | None) -> Ns | None:
+    def arrived(self, news: list[Piece], now: Ns, shortest: Ns, echo: Ns | None) -> Ns | None:
         """Learn from pieces that have just arrived; returns a round-trip sample, None without an unambiguous one.
 
-        shortest       the least round-trip time ever seen: an answer to a retransmission that comes faster answers
-                       the original (RFC 8985 section 6.2 step 2)
-        echoed_before  the peer's timestamp echo in our clock, None without: tells which of several sendings it answers
+        shortest  the least round-trip time ever seen, 0 before the first: an answer to a retransmission that comes
+                  faster answers the original (RFC 8985 section 6.2 step 2)
+        echo      when the segment that the peer's timestamp echoes was sent, in whole milliseconds; None without
+
+        An echo older than the retransmission proves nothing: the original may be late, but as well may its first
+        acknowledgement have been lost (then the echo is as old as that, and the sample would be far too long).
         """
         sample: Ns | None = None
         for piece in news:
@@ -174,9 +177,13 @@ class Scoreboard:
                 if piece.end < self._highest:
                     self.reordered = True
                 sample = rtt if sample is None else min(sample, rtt)
-            elif rtt < shortest or (echoed_before is not None and echoed_before < piece.sent_at):
+            elif rtt < shortest or (echo is not None and echo + MS < piece.sent_at):
                 self._highest = max(self._highest, piece.end)
+                if sample is None and echo is not None and (rtt < shortest or not shortest):
+                    sample = now - echo
                 continue
+            elif sample is None and echo is not None:
+                sample = rtt
             self._highest = max(self._highest, piece.end)
             if (piece.sent_at, piece.end) > self._newest:
                 self._newest = (piece.sent_at, piece.end)

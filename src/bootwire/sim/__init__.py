@@ -1,0 +1,1 @@
+"""Virtual time: hosts on a simulated LAN. Same seed, same octets."""
