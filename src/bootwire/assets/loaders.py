@@ -153,7 +153,9 @@ def _bios(data: bytes) -> Build | None:
 _PXELINUX = re.compile(rb"\r\nPXELINUX ([0-9A-Za-z.~+-]{1,40}) (PXE|lwIP) ")
 _PREFIX = 16384  # octets of a BIOS build that are not compressed: 4756 to 5316 in the builds seen
 _PROBE = 4096  # octets unpacked to see whether a guess leads anywhere
-_LZMA = [{"id": lzma.FILTER_LZMA1, "lc": 2, "lp": 0, "pb": 0, "dict_size": MAX_SIZE}]
+_CODE = 8 << 20  # octets of unpacked code; builds with every driver have 0.9 MB
+_WORK = 4 * _CODE  # octets unpacked for all guesses together
+_LZMA = [{"id": lzma.FILTER_LZMA1, "lc": 2, "lp": 0, "pb": 0, "dict_size": _CODE}]
 
 
 def _unzbin(data: bytes) -> bytes | None:
@@ -161,12 +163,16 @@ def _unzbin(data: bytes) -> bytes | None:
 
     Such a stream starts with a zero octet, and a wrong guess fails within a few octets.
     """
+    left = _WORK
     at = data.find(b"\0", 512, _PREFIX)
-    while at >= 0:
-        if len(_unlzma(data[at : at + _PROBE], _PROBE)) == _PROBE:
-            code = _unlzma(data[at:], MAX_SIZE)
+    while at >= 0 and left > 0:
+        probe = _unlzma(data[at : at + _PROBE], _PROBE)
+        if len(probe) == _PROBE:
+            code = _unlzma(data[at:], _CODE)
             if b"iPXE" in code:
                 return code
+            left -= len(code)
+        left -= len(probe) + 64  # a failure at once costs something, too
         at = data.find(b"\0", at + 1, _PREFIX)
     return None
 
