@@ -2,84 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from namespaces import Namespace, pair
+from namespaces import Namespace
+from product import SHOWN_AS, Server
 
-ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 
 pytestmark = pytest.mark.interop
-
-
-@pytest.fixture
-def here() -> Iterator[Namespace]:
-    with pair() as (one, _two):
-        yield one
-
-
-@pytest.fixture
-def kernel(tmp_path: Path) -> str:
-    """A bzImage as far as its header goes (Documentation/arch/x86/boot.rst)."""
-    image = bytearray(4096)
-    image[0x1F1] = 1  # setup sectors
-    image[0x1FE:0x200] = b"\x55\xaa"
-    image[0x202:0x206] = b"HdrS"
-    image[0x206:0x208] = (0x020F).to_bytes(2, "little")
-    path = tmp_path / "vmlinuz"
-    path.write_bytes(image)
-    return str(path)
-
-
-class Server:
-    """`bootwire boot` in a namespace, its facts read as they come."""
-
-    def __init__(self, namespace: Namespace, *arguments: str, user: int = 0) -> None:
-        command = [sys.executable, "-m", "bootwire", "boot", *arguments]
-        self.process = namespace.start(
-            *command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            user=user,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "BOOTWIRE_COMMAND": "/opt/bootwire/bootwire"},
-        )
-        self.facts: list[dict[str, Any]] = []
-
-    def until(self, kind: str, **fields: object) -> dict[str, Any]:
-        """Read facts up to the first of this kind with these fields."""
-        assert self.process.stdout
-        for line in self.process.stdout:
-            fact = json.loads(line)
-            self.facts.append(fact)
-            if fact["kind"] == kind and all(fact[name] == value for name, value in fields.items()):
-                return fact
-        pytest.fail(f"no {kind} {fields} in {self.facts}; stderr: {self.process.communicate()[1].decode()}")
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        self.process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> tuple[int, str]:
-        out, err = self.process.communicate(timeout=30)
-        self.facts += [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
-        return self.process.returncode, err.decode()
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> tuple[str, ...]:
-    """Options every run here has: an own state directory, nothing fetched, JSON."""
-    return ("--state-dir", str(tmp_path / "state"), "--no-fetch", "--json")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -101,7 +36,7 @@ def test_without_root_it_names_the_absolute_command(here: Namespace, kernel: str
             os.chmod(folder, folder.stat().st_mode | 0o055)
     status, said = Server(here, kernel, *state, user=NOBODY).wait()
     assert status == 1
-    assert f"sudo /opt/bootwire/bootwire boot {kernel}" in said
+    assert f"sudo {SHOWN_AS} boot {kernel}" in said
     assert "Traceback" not in said
 
 
@@ -169,17 +104,14 @@ def test_an_address_that_changes_is_followed(here: Namespace, kernel: str, state
 
 
 def test_a_reader_who_leaves_does_not_stop_the_server(here: Namespace, kernel: str, state: tuple[str, ...]) -> None:
-    server = Server(here, kernel, *state)
-    server.until("listening", service="syslog")
+    server = Server(here, kernel, *state, read=False)
+    server.ready()
     assert server.process.stdout
     server.process.stdout.close()
     with here.call(lambda: socket.create_connection(("10.9.0.1", 80), 5)) as web:
         web.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert web.recv(64).startswith(b"HTTP/1.1 200 ")
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.stderr
-    with server.process.stderr:
-        assert server.process.wait(30) == 0
+    assert server.end()[0] == 0
 
 
 def bound(kind: int, port: int) -> socket.socket:
