@@ -169,6 +169,14 @@ def test_ready_without_fetching_says_what_to_run(root, state):
     ]
 
 
+def test_ready_says_when_the_given_place_has_nothing_to_serve(root, state):
+    put(root, "given/grub.efi", samples.pe("x86_64", b"GNU GRUB"))
+    for where in (root / "given", root / "nowhere"):
+        assert loaders.ready(state, str(where), fetch_missing=False, root=root)[1][-1] == (
+            f"{where} holds no boot loader that can be served: iPXE builds with HTTP can"
+        )
+
+
 def test_the_summary_names_version_platforms_and_origin(root, state):
     put(root, "usr/lib/ipxe/undionly.kpxe", OLD_UNDIONLY)
     put(root, "usr/lib/ipxe/snponly.efi", OLD_SNPONLY)

@@ -142,7 +142,7 @@ def _kernel(head: bytes, size: int) -> Image | Refusal | None:
     if _multiboot(head):
         return Image("multiboot", "a Multiboot kernel", ("i386", "x86_64"), bios=True)
     if head[:4] == b"\x7fELF":
-        machine = _ELF_MACHINES.get(_number(head, 0x12, 2), "another machine")
+        machine = _ELF_MACHINES.get(pe.number(head, 0x12, 2), "another machine")
         return Refusal(f"an ELF program for {machine}, not a kernel to boot; give the bzImage or Image (often vmlinuz)")
     return None
 
@@ -152,12 +152,12 @@ _PACKED_KERNEL = "few boot loaders unpack a kernel by themselves: unpack it firs
 
 
 def _bzimage(head: bytes, size: int) -> Image | Refusal:
-    protocol, pointer = _number(head, 0x206, 2), _number(head, 0x20E, 2)
+    protocol, pointer = pe.number(head, 0x206, 2), pe.number(head, 0x20E, 2)
     version = ""
     if pointer and protocol >= 0x0200:
         raw = head[0x200 + pointer :][:96].split(b"\0", 1)[0]
         version = raw.decode("ascii", "replace") if raw and raw.isascii() and raw.decode("ascii").isprintable() else ""
-    told = ((head[0x1F1] or 4) + 1) * 512 + _number(head, 0x1F4, 4) * 16
+    told = ((head[0x1F1] or 4) + 1) * 512 + pe.number(head, 0x1F4, 4) * 16
     if 0 <= size < told - _SLACK and protocol >= 0x0204:
         return Refusal(f"a Linux kernel cut off at {size} of {told} octets; download or copy it again")
     headers = pe.read(head)
@@ -165,7 +165,7 @@ def _bzimage(head: bytes, size: int) -> Image | Refusal:
         if mark in (version or head[:4096].decode("latin-1")):
             runs = (headers.architecture,) if headers else ()
             return Image(kind, version or name, runs, bios=True, efi=headers is not None)
-    wide = protocol >= 0x020C and bool(_number(head, 0x236, 2) & 1)  # XLF_KERNEL_64
+    wide = protocol >= 0x020C and bool(pe.number(head, 0x236, 2) & 1)  # XLF_KERNEL_64
     architecture = headers.architecture if headers else "x86_64" if wide else "i386"
     number, _, builder = version.partition(" ")
     name = "Linux" if builder.startswith("(") or not version else "a bzImage"  # Linux names who built it, and where
@@ -206,10 +206,10 @@ def _efi(head: bytes, headers: pe.Pe) -> Image | Refusal:
 def _multiboot(head: bytes) -> bool:
     for at in range(0, min(len(head), 8192) - 11, 4):  # Multiboot 3.1: aligned, within the first 8192 octets
         if head[at : at + 4] == b"\x02\xb0\xad\x1b":
-            return sum(_number(head, at + 4 * word, 4) for word in range(3)) % 2**32 == 0
+            return sum(pe.number(head, at + 4 * word, 4) for word in range(3)) % 2**32 == 0
     for at in range(0, min(len(head), 32768) - 15, 8):  # Multiboot2 3.1: aligned, within the first 32768 octets
         if head[at : at + 4] == b"\xd6\x50\x52\xe8":
-            return sum(_number(head, at + 4 * word, 4) for word in range(4)) % 2**32 == 0
+            return sum(pe.number(head, at + 4 * word, 4) for word in range(4)) % 2**32 == 0
     return False
 
 
@@ -288,7 +288,3 @@ def _unpacked(head: bytes) -> tuple[str, bytes] | None:
 
 
 _MEMORY = 256 << 20  # octets a decoder may take: xz -9 asks for 65 MiB, Debian's installers use 64 MiB dictionaries
-
-
-def _number(data: bytes, at: int, size: int) -> int:
-    return int.from_bytes(data[at : at + size], "little")

@@ -43,24 +43,25 @@ def read(head: bytes) -> Pe | None:
     """The PE headers at the start of `head`, or None. 4 KiB are enough for every file seen."""
     if head[:2] != b"MZ" or len(head) < 0x40:
         return None
-    at = _number(head, 0x3C, 4)
+    at = number(head, 0x3C, 4)
     if head[at : at + 4] != b"PE\0\0" or at + 24 + 70 > len(head):
         return None
-    machine, sections, optional = _number(head, at + 4, 2), _number(head, at + 6, 2), _number(head, at + 20, 2)
+    machine, sections, optional = number(head, at + 4, 2), number(head, at + 6, 2), number(head, at + 20, 2)
     start = at + 24
-    wide = _number(head, start, 2) == 0x20B  # PE32+
+    wide = number(head, start, 2) == 0x20B  # PE32+
     directories = start + (112 if wide else 96)
     certificates = (0, 0)
-    if _number(head, directories - 4, 4) > 4 and optional >= directories - start + 5 * 8:
-        certificates = (_number(head, directories + 32, 4), _number(head, directories + 36, 4))
+    if number(head, directories - 4, 4) > 4 and optional >= directories - start + 5 * 8:
+        certificates = (number(head, directories + 32, 4), number(head, directories + 36, 4))
     names = []
-    for number in range(min(sections, MAX_SECTIONS)):
-        name = head[start + optional + 40 * number :][:8]
+    for index in range(min(sections, MAX_SECTIONS)):
+        name = head[start + optional + 40 * index :][:8]
         names.append(name.rstrip(b"\0").decode("ascii", "replace"))
     return Pe(
-        MACHINES.get(machine, f"machine 0x{machine:04x}"), _number(head, start + 68, 2), tuple(names), certificates
+        MACHINES.get(machine, f"machine 0x{machine:04x}"), number(head, start + 68, 2), tuple(names), certificates
     )
 
 
-def _number(data: bytes, at: int, size: int) -> int:
+def number(data: bytes, at: int, size: int) -> int:
+    """A little-endian field; what lies past the end of `data` counts as zero."""
     return int.from_bytes(data[at : at + size], "little")

@@ -73,17 +73,17 @@ def ready(
     root: Path = Path("/"),
 ) -> tuple[dict[str, Loader], list[str]]:
     """What to serve, and what a person should know. Fetches once if a wanted platform has no loader, never raises."""
-    found = find(state, given, root)
-    lacking = missing(found)
-    if not lacking or not fetch_missing:
-        return found, [_advice(lacking, "")] if lacking else []
-    try:
-        fetch(state, progress=progress)
-    except PackageError as error:
-        return found, [_advice(lacking, str(error))]
-    found = find(state, given, root)
-    lacking = missing(found)
-    return found, [_advice(lacking, "")] if lacking else []
+    found, error = find(state, given, root), ""
+    if missing(found) and fetch_missing:
+        try:
+            fetch(state, progress=progress)
+            found = find(state, given, root)
+        except PackageError as failure:
+            error = str(failure)
+    notes = [_advice(lacking, error)] if (lacking := missing(found)) else []
+    if given and not any(loader.origin == "given" for loader in found.values()):
+        notes.append(f"{given} holds no boot loader that can be served: iPXE builds with HTTP can")
+    return found, notes
 
 
 def missing(loaders: Iterable[str]) -> tuple[str, ...]:
