@@ -7,139 +7,26 @@ import queue
 import random
 import resource
 import socket
-import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bootwire.engine import MS
-from bootwire.facts import Fact, NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted
+from bootwire.facts import NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted
 from bootwire.serve.content import Content, Missing, Peer, Reply, Upstream
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.http import SMALL, HttpServer, Limits
 from bootwire.serve.loop import Loop
 from bootwire.wire.http import Request
+from http_rig import SLOW, Client, House, served
 
 SCRIPT = b"#!ipxe\necho hello\n"
 BIG = random.Random(1).randbytes(8_000_000)  # more than the kernel takes for one connection
-DEFAULT = Limits()
-SLOW = 32 * 1024  # octets of receive buffer of a client that holds a transfer up
-
-
-class House:
-    """A server in its own thread, with its facts."""
-
-    def __init__(self, resolve: Callable[[Request, Peer], object], limits: Limits = DEFAULT, **more: object) -> None:
-        self.facts: queue.SimpleQueue[Fact] = queue.SimpleQueue()
-        self.errors: list[BaseException] = []
-        self.loop = Loop(self.errors.append)
-        self.server = HttpServer(
-            self.loop,
-            [("127.0.0.1", 0)],
-            resolve,
-            self.facts.put,
-            limits=limits,
-            **more,  # type: ignore[arg-type]
-        )
-        self.port = self.server.addresses[0][1]
-        self._thread = threading.Thread(target=self.loop.run)
-        self._thread.start()
-
-    def run(self, action: Callable[[], object]) -> None:
-        """Do `action` in the loop's thread, and wait for it."""
-        done = threading.Event()
-        self.loop.call_soon(lambda: (action(), done.set()))
-        assert done.wait(20)
-
-    def fact(self, kind: type[Fact]) -> Fact:
-        """The next fact, which is of this kind."""
-        fact = self.facts.get(timeout=20)
-        assert isinstance(fact, kind), fact
-        return fact
-
-    def no_fact(self) -> None:
-        self.run(lambda: None)
-        assert self.facts.empty(), self.facts.get()
-
-    def close(self) -> None:
-        self.run(self.server.close)
-        self.loop.stop()
-        self._thread.join(20)
-        self.loop.close()
-        assert not self._thread.is_alive()
-
-
-class Client:
-    """A raw connection."""
-
-    def __init__(self, port: int, receive_buffer: int = 0) -> None:
-        self.sock = socket.socket()
-        if receive_buffer:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.settimeout(20)
-        try:
-            self.sock.connect(("127.0.0.1", port))
-        except OSError:
-            self.sock.close()
-            raise
-        self.rest = b""
-
-    def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
-
-    def get(
-        self, path: str, *fields: str, method: str = "GET", version: str = "1.1"
-    ) -> tuple[int, dict[str, str], bytes]:
-        self.send("\r\n".join((f"{method} {path} HTTP/{version}", "Host: 127.0.0.1", *fields, "", "")).encode())
-        return self.answer(method)
-
-    def answer(self, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-        status, headers = self.head()
-        if method == "HEAD" or status in (204, 304):
-            return status, headers, b""
-        size = int(headers["content-length"])
-        while len(self.rest) < size:
-            self._more()
-        body, self.rest = self.rest[:size], self.rest[size:]
-        return status, headers, body
-
-    def head(self) -> tuple[int, dict[str, str]]:
-        while b"\r\n\r\n" not in self.rest:
-            self._more()
-        head, _, self.rest = self.rest.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        return int(first.split(" ")[1]), headers
-
-    def _more(self) -> None:
-        data = self.sock.recv(1 << 20)
-        if not data:
-            raise EOFError(self.rest)
-        self.rest += data
-
-    def ended(self) -> bool:
-        """Wait until the server closes; nothing may come before that."""
-        try:
-            return self.sock.recv(1) == b""
-        except ConnectionResetError:
-            return True
-
-    def reset(self) -> None:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
-
-    def close(self) -> None:
-        self.sock.close()
-
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sock.close()
 
 
 @pytest.fixture
@@ -158,15 +45,6 @@ def tree(tmp_path: Path) -> Iterator[PublishedDirectory]:
 def house(tree: PublishedDirectory) -> Iterator[House]:
     with served(of(tree)) as house:
         yield house
-
-
-@contextlib.contextmanager
-def served(resolve: Callable[[Request, Peer], object], limits: Limits = DEFAULT, **more: object) -> Iterator[House]:
-    house = House(resolve, limits, **more)
-    try:
-        yield house
-    finally:
-        house.close()
 
 
 def of(tree: PublishedDirectory) -> Callable[[Request, Peer], object]:
@@ -472,6 +350,14 @@ def test_a_silent_connection_is_closed_and_an_idle_one_without_a_word() -> None:
         assert silent.ended()
         assert idle.ended()
         house.fact(Refused)
+        house.no_fact()
+
+
+def test_a_request_that_came_while_the_server_was_held_up_is_answered() -> None:
+    with served(lambda *_: Reply(200, b"ok"), Limits(head=100 * MS)) as house, Client(house.port) as client:
+        house.run(lambda: None)  # accepted
+        house.run(lambda: (client.send(b"GET / HTTP/1.1\r\n\r\n"), time.sleep(0.3)))
+        assert client.answer()[2] == b"ok"
         house.no_fact()
 
 

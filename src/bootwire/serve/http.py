@@ -64,7 +64,7 @@ class Limits:
 
     connections: int = 2048
     slow: int = 64
-    grace: Ns = 2 * S
+    grace: Ns = 5 * S
     head: Ns = engine.HEAD_TIME
     idle: Ns = engine.IDLE_TIME
     stall: Ns = 30 * S
@@ -171,12 +171,12 @@ class HttpServer:
                         continue  # the error of one connection that is no more: on with the next
                     if not _readable(listener):
                         return  # nobody waits: accept(2) takes its descriptor before it looks
-                    if not self._make_room():
+                    if not self._make_room(now):
                         self._warn_shortage(error, now)
                         self._accept_later(now + ACCEPT_PAUSE)
                         return
                     continue
-                full = len(self._connections) >= self.limits.connections and not self._make_room()
+                full = len(self._connections) >= self.limits.connections and not self._make_room(now)
                 sock.setblocking(False)
                 self._add(connection := _Connection(self, sock, address[0], address[1], now))
                 self._count_fresh(connection, now)
@@ -199,7 +199,7 @@ class HttpServer:
         same[connection] = None
         if len(same) > self.limits.slow:
             oldest = next(iter(same))
-            if now - oldest.began >= self.limits.grace:
+            if now - oldest.began >= self.limits.grace and oldest.owes_a_request(now):
                 self.refused(oldest.address, "too many connections without a request", b"")
                 oldest.close()
 
@@ -223,12 +223,13 @@ class HttpServer:
             self._accept_again()
         self._stopped_yet()
 
-    def _make_room(self) -> bool:
-        if self._fresh:
+    def _make_room(self, now: Ns) -> bool:
+        while self._fresh:
             connection = next(iter(self._fresh))
-            self.refused(connection.address, "no request yet, and its place was needed", b"")
-            connection.close()
-            return True
+            if connection.owes_a_request(now):
+                self.refused(connection.address, "no request yet, and its place was needed", b"")
+                connection.close()
+                return True
         idle = [connection for connection in self._connections if connection.state != BUSY]
         if idle:
             min(idle, key=lambda connection: connection.deadline).close()
@@ -419,11 +420,22 @@ class _Connection:
         self._go(self.http.receive(leftover, now) if leftover else self.http.finish(now), now)
         self._read(now)
 
+    def owes_a_request(self, now: Ns) -> bool:
+        """Whether its first request is still not whole; what has come meanwhile is read, and answered if it is."""
+        self.unread = True
+        self._read(now)
+        return self.server.is_fresh(self)
+
     def expire(self, now: Ns) -> None:
-        """The deadline has come: close, unless the peer goes on taking what the kernel holds for it."""
-        if self.state != BUSY:
+        """The deadline has come: close, unless the peer has done its part while we were not looking."""
+        if self.state == WAITING:
+            self.unread = True
+            self._read(now)
+            if self.state != WAITING or self.deadline > now:
+                return
             if self.server.is_fresh(self):
                 self.server.refused(self.address, "no whole request in time", self.http.leftover())
+        if self.state != BUSY:
             self.close()
             return
         queued = _unacknowledged(self.fd)

@@ -286,6 +286,11 @@ class _Stream:
             response = await self._client.request(method, url, headers=headers, max_redirects=REDIRECTS)
         except TimeoutError:
             raise _UpstreamFailed("did not answer in time") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            verdict = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+            raise _UpstreamFailed(f"has a certificate that is not trusted: {printable(verdict)}") from None
+        except aiohttp.ClientConnectorError as error:
+            raise _UpstreamFailed(f"cannot be reached: {printable(error.os_error.strerror or str(error))}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _UpstreamFailed(f"cannot be asked: {printable(str(error) or type(error).__name__)}") from None
         if url.scheme == "https" and any(step.url.scheme != "https" for step in (*response.history, response)):
@@ -298,11 +303,12 @@ class _Stream:
         import aiohttp
 
         validator = _validator(response)
-        got = 0
+        got = tries = 0
         while True:
             why = "ended too early"
             try:
                 async for piece in response.content.iter_any():
+                    tries = 0
                     got += len(piece)
                     yield piece
                 if length < 0 or got >= length:
@@ -315,25 +321,29 @@ class _Stream:
                 response.close()
             if length < 0 or not validator:
                 raise _UpstreamFailed(f"{why}, and cannot be asked for the rest")
-            response = await self._rest(first + got, first + length - 1, validator, why)
+            rest = None
+            while rest is None:
+                if tries == RESUMES:
+                    raise _UpstreamFailed(why)
+                await asyncio.sleep(RESUME_SECONDS * 2**tries)
+                tries += 1
+                try:
+                    rest = await self._rest(first + got, first + length - 1, validator)
+                except _UpstreamFailed as error:
+                    why = str(error)
+            response = rest
 
-    async def _rest(self, first: int, last: int, validator: str, why: str) -> aiohttp.ClientResponse:
-        """Ask for octets `first` to `last` once more. Raises _UpstreamFailed."""
-        for attempt in range(RESUMES):
-            await asyncio.sleep(RESUME_SECONDS * 2**attempt)
-            try:
-                response = await self._ask("GET", {"Range": f"bytes={first}-{last}", "If-Range": validator})
-            except _UpstreamFailed as error:
-                why = str(error)
-                continue
-            said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if response.status == 206 and said is not None and (int(said[1]), int(said[2])) == (first, last):
-                return response
-            response.close()
-            why = f"answers {response.status} when asked for the rest"
-            if response.status < 500:
-                break
-        raise _UpstreamFailed(why)
+    async def _rest(self, first: int, last: int, validator: str) -> aiohttp.ClientResponse:
+        """Ask for octets `first` to `last`. Raises _UpstreamFailed: not now; _Broken: not at all."""
+        response = await self._ask("GET", {"Range": f"bytes={first}-{last}", "If-Range": validator})
+        said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if response.status == 206 and said is not None and (int(said[1]), int(said[2])) == (first, last):
+            return response
+        response.close()
+        why = f"answers {response.status} when asked for the rest"
+        if response.status >= 500:
+            raise _UpstreamFailed(why)
+        raise _Broken(f"{self._host} {why}")
 
 
 _PASSED = (200, 206, 304, 412, 416)
