@@ -24,7 +24,7 @@ RTO_CEILING: Final = 8 * S  # two fit into any firmware's patience (EDK2 Mtftp4 
 PATIENCE: Final = 30 * S  # without a new block acknowledged (or received) a transfer has failed
 LAST_TRIES: Final = 5  # re-sends of the last flight before the missing ACK is forgiven (some ROMs never send it)
 UNREACHABLE_LIMIT: Final = 3  # "port unreachable" answers without progress in between before we believe them
-SAMPLE_EVERY: Final = 10 * MS  # one round trip in this time is measured; a fraction of RTO_FLOOR
+LOOK_EVERY: Final = 16  # blocks, a power of two: how often the round trip is measured
 
 
 # --- options ----------------------------------------------------------------------------------------------------
@@ -134,24 +134,26 @@ class Sender:
     so that a forged request is no amplifier.
     """
 
+    # The path of an ACK stores no more than `base` and `progress_at`: with hundreds of transfers in turn, each further
+    # integer object would cost a cache miss to free and another to make.
     __slots__ = (
-        "_base",
         "_block_size",
         "_ceiling",
         "_deviation",
         "_doubted",
         "_flight",
+        "_look",
         "_probing",
         "_resent_at",
         "_rto",
-        "_sample_due",
         "_size",
         "_smooth",
+        "_tail",
         "_tries",
         "_unreachable",
+        "_wait",
         "_window",
-        "deadline",
-        "first",
+        "base",
         "last",
         "outcome",
         "progress_at",
@@ -164,60 +166,64 @@ class Sender:
         self._size, self._block_size, self._window = size, agreed.block_size, agreed.window
         self._probing = wire.find(agreed.answer, b"tsize") is not None
         self._ceiling = min(RTO_CEILING, agreed.timeout * S) if agreed.timeout else RTO_CEILING
-        self._base = -1 if agreed.answer else 0  # the last block acknowledged
-        self._flight = 1  # blocks in flight, from _base + 1 on; -1 once closed
+        self.base = -1 if agreed.answer else 0  # the last block acknowledged; -1: not even the OACK
+        self.last = size // agreed.block_size + 1  # a short block, maybe empty, ends it: RFC 1350 section 6
+        self._tail = self.last - agreed.window  # past it less than a window is left
+        self._flight = 1  # blocks in flight, from first on; -1 once closed
+        self.progress_at: Ns = 0  # when this flight was first sent, which is when a block was last acknowledged
+        self._wait: Ns = FIRST_WAITS[0]  # from progress_at to the deadline
         self._rto: Ns = min(RTO_START, self._ceiling)
         self._smooth: Ns = 0  # smoothed round trip and its mean deviation, as in RFC 6298; 0: none measured
         self._deviation: Ns = 0
-        self._sample_due: Ns = 0  # when to look at the round trip again; 0 after any trouble, to put things straight
-        self.progress_at: Ns = 0  # when this flight was first sent, which is when a block was last acknowledged
+        self._look = True  # the next ACK is to be looked at closely: it is the first, or there was trouble
         self._resent_at: Ns = 0
         self._tries = 0  # sends of this flight after the first
         self._doubted = False  # the flight before was sent twice, so ACKs of its copies may still come
         self._unreachable = 0
-        self.first = self._base + 1
-        self.last = size // agreed.block_size + 1  # a short block, maybe empty, ends it: RFC 1350 section 6
         self.proven = False
         self.resent = 0  # octets of DATA sent more than once
         self.outcome: Outcome | None = None
-        self.deadline: Ns | None = None
+
+    @property
+    def first(self) -> int:
+        """The first block in flight."""
+        return self.base + 1
+
+    @property
+    def deadline(self) -> Ns | None:
+        """When `tick` is due; None once closed."""
+        return None if self.outcome is not None else self.progress_at + self._wait
 
     @property
     def acknowledged(self) -> int:
         """Octets the client has for sure."""
-        return max(0, min(self._base * self._block_size, self._size))
+        return max(0, min(self.base * self._block_size, self._size))
 
     def start(self, now: Ns) -> int:
         self.progress_at = now
-        self.deadline = now + FIRST_WAITS[0]
         return 1
 
     def acked(self, block: int, now: Ns) -> int:
         """An ACK came. block: 0..65535 as on the wire."""
-        progress = (block - self._base) & 0xFFFF
+        progress = (block - self.base) & 0xFFFF
         if progress != self._flight:
             return self._acked_oddly(progress, now)
-        base = self._base = self._base + progress
-        if now >= self._sample_due:
-            self._measure(now)
-        left = self.last - base
-        if left == 0:
-            return self._close(Finished(confirmed=True))
-        flight = self._window if left > self._window else left
-        self._flight = flight
-        self.first = base + 1
+        base = self.base = self.base + progress
+        if self._look or not base & LOOK_EVERY - 1:
+            self._look_closely(now)
         self.progress_at = now
-        self.deadline = now + self._rto
-        return flight
+        if base > self._tail:
+            self._flight = self.last - base
+            if self._flight == 0:
+                return self._close(Finished(confirmed=True))
+        return self._flight
 
     def repeated(self, now: Ns) -> int:
         """The same request came again while nothing was acknowledged: it earns the first packet once more."""
-        if self.proven or self.outcome:
+        if self.proven or self.outcome is not None:
             return 0
         self._tries = 0
-        self._sample_due = 0
-        self.progress_at = now
-        self.deadline = now + FIRST_WAITS[0]
+        self.progress_at, self._wait = now, FIRST_WAITS[0]
         return 1
 
     def aborted(self, code: int, text: bytes) -> None:
@@ -229,26 +235,27 @@ class Sender:
     def unreachable(self) -> None:
         """ICMP says that nobody listens at the client's port."""
         self._unreachable += 1
-        self._sample_due = 0
+        self._look = True
         if self.outcome is None and (not self.proven or self._unreachable >= UNREACHABLE_LIMIT):
             self._close(Finished(confirmed=False) if self._at_the_end() else Unreachable())
 
     def tick(self, now: Ns) -> int:
-        if self.deadline is None or now < self.deadline:
+        since = now - self.progress_at
+        if self.outcome is not None or since < self._wait:
             return 0
         self._tries += 1
-        self._sample_due = 0
+        self._look = True
         if not self.proven:
             if self._tries == len(FIRST_WAITS):
                 return self._close(Unanswered())
-            self.deadline = now + FIRST_WAITS[self._tries]
+            self._wait = since + FIRST_WAITS[self._tries]
         else:
             if self._tries > LAST_TRIES and self._at_the_end():
                 return self._close(Finished(confirmed=False))
-            if now - self.progress_at >= PATIENCE:
-                return self._close(Stalled(self._base + 1))
+            if since >= PATIENCE:
+                return self._close(Stalled(self.first))
             self._rto = min(2 * self._rto, self._ceiling)
-            self.deadline = min(now + self._rto, self.progress_at + PATIENCE)
+            self._wait = min(since + self._rto, PATIENCE)
         self._resent_at = now
         self.resent += self._octets(self.first, self._flight)
         return self._flight
@@ -262,8 +269,8 @@ class Sender:
         """
         if progress > self._flight or not self.proven:
             return 0
-        sent_at = max(self.progress_at, self._resent_at)
-        fresh = now - sent_at < self._smooth >> 1  # too soon to be an answer to what was sent last
+        # Too soon to be an answer to what was sent last?
+        fresh = now - max(self.progress_at, self._resent_at) < self._smooth >> 1
         if progress == 0:
             if fresh or self._window == 1 or self._doubted or self._tries:
                 return 0
@@ -271,32 +278,30 @@ class Sender:
             self.resent += self._octets(self.first, flight)
         else:
             self._learn(now)
-            self._base += progress
-            self.first += progress
+            self.base += progress
             self.progress_at = now
-            self._sample_due = 0
             self._unreachable = 0
             ahead = self._flight - progress
             if fresh:
-                self._flight = ahead
-                self._tries = 1  # its first sending is unknown now: no sample of it
-                self.deadline = now + self._rto
-                return 0
-            flight = min(self._window, self.last - self._base)
-            self.resent += self._octets(self.first, ahead)
+                flight = ahead
+            else:
+                flight = min(self._window, self.last - self.base)
+                self.resent += self._octets(self.first, ahead)
+        self._look = True
         self._flight = flight
-        self._tries = 1
-        self._sample_due = 0
+        self._tries = 1  # which sending of it the next ACK answers is unknown from now on
+        self._wait = now - self.progress_at + self._rto
+        if fresh:
+            return 0
         self._resent_at = now
-        self.deadline = now + self._rto
         return flight
 
-    def _measure(self, now: Ns) -> None:
+    def _look_closely(self, now: Ns) -> None:
         """A whole flight was acknowledged: learn from it, and put away the marks of trouble."""
         self.proven = True
         self._unreachable = 0
-        self._doubted = self._tries > 0
-        self._sample_due = 0 if self._doubted else now + SAMPLE_EVERY
+        self._flight = self._window
+        self._doubted = self._look = self._tries > 0
         self._learn(now)
         self._tries = 0
 
@@ -310,10 +315,10 @@ class Sender:
             else:
                 self._smooth, self._deviation = max(1, sample), sample // 2
         wanted = max(self._smooth + 4 * self._deviation, RTO_FLOOR) if self._smooth else RTO_START
-        self._rto = min(wanted, self._ceiling)
+        self._wait = self._rto = min(wanted, self._ceiling)
 
     def _at_the_end(self) -> bool:
-        return self.proven and self._base + self._flight == self.last
+        return self.proven and self.base + self._flight == self.last
 
     def _octets(self, first: int, count: int) -> int:
         """How many octets of the file the blocks hold."""
@@ -321,7 +326,7 @@ class Sender:
         return max(0, min((first + count - 1) * self._block_size, self._size) - begin)
 
     def _close(self, outcome: Outcome) -> int:
-        self.outcome, self.deadline, self._flight = outcome, None, -1
+        self.outcome, self._flight = outcome, -1
         return 0
 
 

@@ -77,7 +77,7 @@ class Netascii:
 class Image:
     """All datagrams of one file at one block size, shared by transfers, made as far as anyone came."""
 
-    __slots__ = ("_block_size", "_last", "cost", "key", "made", "stride", "users", "view")
+    __slots__ = ("_block_size", "_last", "cost", "key", "made", "ready", "stride", "users", "view")
 
     def __init__(self, key: object, size: int, block_size: int) -> None:
         self._block_size = block_size
@@ -87,7 +87,8 @@ class Image:
         self.cost = size + self._last * HEADER
         # Anonymous memory of its own: committed as it is filled, and given back at once.
         self.view = memoryview(mmap.mmap(-1, self.cost, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-        self.made = 0  # blocks that are ready
+        self.made = 0  # blocks that can be sent
+        self.ready = 0  # their octets; what is past the end of the last one counts
         self.users = 0
 
     def fill(self, octets: Octets, upto: int) -> None:
@@ -100,6 +101,7 @@ class Image:
             octets.check()
             self.view[(first - 1) * stride : (first - 1) * stride + len(data)] = data
             self.made += count
+            self.ready = self.made * stride
 
 
 class Images:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from bootwire.engine import MS, Ns
 
 IN, OUT, HUP, ERR, RDHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP, select.EPOLLERR, select.EPOLLRDHUP
+EDGE = select.EPOLLET
 
 
 def print_error(error: BaseException) -> None:
@@ -58,7 +59,7 @@ class Loop:
         self.now: Ns = time.monotonic_ns()
 
     def watch(self, fd: int, events: int, callback: Callable[[int, Ns], None]) -> None:
-        """Call `callback(events, now)` whenever `fd` is ready. Level-triggered unless EPOLLET is in `events`."""
+        """Call `callback(events, now)` whenever `fd` is ready. Level-triggered unless EDGE is in `events`."""
         self._epoll.register(fd, events)
         self._callbacks[fd] = callback
 

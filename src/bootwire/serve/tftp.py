@@ -13,6 +13,7 @@ wrong, is in the other methods.
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import socket
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ from bootwire.facts import (
 from bootwire.serve.blocks import NETASCII_LIMIT, Changed, Image, Images, Netascii, Octets, Plain, Source, netascii_size
 from bootwire.serve.brake import Brake
 from bootwire.serve.content import Content, Missing, Peer, Record, TftpResolver
-from bootwire.serve.loop import IN, Loop, Timer
+from bootwire.serve.loop import EDGE, IN, Loop, Timer
 from bootwire.serve.udp import IP_MTU_DISCOVER, IP_PMTUDISC_DONT, Door, Key
 from bootwire.wire import tftp as wire
 from bootwire.wire.reader import WireError
@@ -51,7 +52,8 @@ _SEGMENTS: Final = 64  # of one UDP_SEGMENT send (Linux UDP_MAX_SEGMENTS before 
 _SEGMENTS_OCTETS: Final = 65_507  # of one UDP_SEGMENT send: the payload of one IPv4 datagram
 _LISTEN_BUFFER: Final = 8 << 20  # octets: of 1000 requests at once most are lost in the default 208 KiB
 _TIDS: Final = 64  # ports that transfers share; each costs a descriptor
-_DATAGRAM: Final = 2048  # octets looked at; a request has at most 512
+_DATAGRAM: Final = 479  # octets read of one to a transfer: what CPython takes from its small-object pools
+_DATAGRAMS_A_TURN: Final = 256  # about what a default receive buffer holds of the smallest
 _RESET_AFTER: Final = 1 * S  # a request repeated so long after the last progress comes from a machine that was reset
 _TEXT: Final = 60  # octets of an ERROR's text: no answer is much longer than what it answers
 _SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -351,14 +353,12 @@ class _Transfer:
         "_burst",
         "_content",
         "_door",
+        "_fd",
         "_image",
         "_name",
         "_oack",
         "_octets",
-        "_ready",
-        "_receive",
         "_request",
-        "_send",
         "_sender",
         "_server",
         "_size",
@@ -368,7 +368,6 @@ class _Transfer:
         "_stride",
         "_timer",
         "_told",
-        "_view",
         "key",
     )
 
@@ -392,44 +391,54 @@ class _Transfer:
         self._size, self._started_at = size, now
         self._oack = wire.emit(wire.OptionAck(agreed.answer))
         self._sender = engine.Sender(size, agreed)
-        self._receive, self._send = sock.recv, sock.send
+        self._fd = sock.fileno()  # -1 once closed
         self._stride = agreed.block_size + wire.HEADER
         self._burst = 1  # blocks a send may hold
         self._image: Image | None = None
-        self._view = memoryview(b"")  # of the image
-        self._ready = 0  # octets of it that can be sent as they are
         self._told = False  # the journal knows of the transfer
         self._timer: Timer | None = None
 
     def start(self, now: Ns) -> None:
-        self._server.loop.watch(self._sock.fileno(), IN, self.on_ready)
+        self._server.loop.watch(self._fd, IN | EDGE, self.on_ready)
         self._transmit(self._sender.start(now), now)
         self._wait()
 
     def on_ready(self, _events: int, now: Ns) -> None:
-        """A datagram came from the client. This is the hot path: an ACK in, a window out."""
-        try:
-            data = self._receive(_DATAGRAM)
-        except OSError as error:
-            return self._receive_trouble(error, now)
-        if len(data) != 4 or data[1] != 4 or data[0] != 0:
-            return self._receive_oddly(data, now)
-        sender = self._sender
-        count = sender.acked(data[2] << 8 | data[3], now)
-        if count:
-            stride = self._stride
-            begin = (sender.first - 1) * stride
-            end = begin + count * stride
-            if end <= self._ready and count <= self._burst:
-                try:
-                    self._send(self._view[begin:end])
-                except OSError as error:
-                    self._send_trouble(error, begin, end, now)
+        """Datagrams came from the client. This is the hot path: an ACK in, a window out.
+
+        Edge-triggered, so it has to read on until there is nothing more. In lock-step an ACK that we answer is the
+        last one for now: the answer's own will wake us.
+        """
+        sender, fd = self._sender, self._fd
+        for _ in range(_DATAGRAMS_A_TURN):
+            try:
+                data = os.read(fd, _DATAGRAM)
+            except OSError as error:
+                if self._received_trouble(error, now):
+                    continue
+                return
+            if len(data) == 4 and data[1] == 4 and data[0] == 0:
+                count = sender.acked(data[2] << 8 | data[3], now)
+                if count:
+                    image = self._image
+                    if image is not None and count <= self._burst:
+                        begin = sender.base * image.stride
+                        end = begin + count * image.stride
+                        if end <= image.ready:
+                            try:
+                                os.write(fd, image.view[begin:end])
+                            except OSError:
+                                self._put_all(image.view[begin:end], now)
+                            if count == 1 or self._fd < 0:
+                                return
+                            continue
+                    self._transmit(count, now)
+                elif sender.outcome is not None:
+                    self._end(now)
             else:
-                self._transmit(count, now)
-        elif sender.outcome is not None:
-            self._end(now)
-        return None
+                self._received_oddly(data, now)
+            if self._fd < 0:
+                return
 
     def asked_again(self, request: bytes, now: Ns) -> bool:
         """The client sent a request while this transfer runs. False: the transfer has been given up for it."""
@@ -462,7 +471,7 @@ class _Transfer:
             try:
                 if sender.proven and not self._told:
                     self._prove(now)
-                self._transmit_blocks(sender.first, count)
+                self._transmit_blocks(sender.first, count, now)
             except Changed:
                 if self._image is not None:
                     self._server.images.forget(self._image)
@@ -473,23 +482,25 @@ class _Transfer:
             self._end(now)
         return None
 
-    def _transmit_blocks(self, first: int, count: int) -> None:
+    def _transmit_blocks(self, first: int, count: int, now: Ns) -> None:
         """Raises Changed, OSError where reading fails."""
         image, stride = self._image, self._stride
         if image is not None:
             image.fill(self._octets, first + count - 1)
-            self._ready = image.made * stride
             datagrams: bytes | memoryview = image.view[(first - 1) * stride : (first + count - 1) * stride]
         else:
             datagrams = self._source.take(first, count)
-        self._put_all(datagrams)
+        self._put_all(datagrams, now)
 
-    def _put_all(self, datagrams: bytes | memoryview) -> None:
+    def _put_all(self, datagrams: bytes | memoryview, now: Ns) -> None:
+        """Send them in as few pieces as the path takes."""
         at = 0
         while at < len(datagrams):
             piece = datagrams[at : at + self._burst * self._stride]
             if self._put(piece):
                 at += len(piece)
+        if self._sender.outcome is not None:
+            self._end(now)
 
     def _put_error(self, because: str) -> None:
         if self._burst > 1:
@@ -507,7 +518,7 @@ class _Transfer:
     def _put(self, piece: bytes | memoryview) -> bool:
         """One send. False: the path cannot do segments, so try again in smaller pieces."""
         try:
-            self._send(piece)
+            os.write(self._fd, piece)
         except OSError as error:
             self._server.counts.send_errors += 1
             if self._burst > 1 and error.errno in (errno.EMSGSIZE, errno.EINVAL, errno.EIO):
@@ -518,37 +529,38 @@ class _Transfer:
             # Anything else (a full queue, no route, a firewall) is a lost datagram.
         return True
 
-    def _send_trouble(self, _error: OSError, begin: int, end: int, now: Ns) -> None:
-        """The send of the hot path failed: do it again the careful way."""
-        self._put_all(self._view[begin:end])
-        if self._sender.outcome is not None:
-            self._end(now)
-
     # --- receiving ----------------------------------------------------------------------------------------------
 
-    def _receive_trouble(self, error: OSError, now: Ns) -> None:
-        if error.errno in (errno.EAGAIN, errno.EINTR):
-            return
+    def _received_trouble(self, error: OSError, now: Ns) -> bool:
+        """Reading failed. True: there may be more to read."""
+        if error.errno == errno.EAGAIN:
+            return False
         self._server.counts.receive_errors += 1
         if error.errno == errno.ECONNREFUSED:
             self._sender.unreachable()
             if self._sender.outcome is not None:
                 self._end(now)
+        return self._fd >= 0
 
-    def _receive_oddly(self, data: bytes, now: Ns) -> None:
+    def _received_oddly(self, data: bytes, now: Ns) -> None:
         """Anything but a plain ACK."""
-        if data[:2] in (b"\0\1", b"\0\2"):  # single-port mode; to any other transfer's port it makes no sense
-            return self._server.request(self._door, data, self.key, now) if self._server.single_port else None
+        if data[:2] in (b"\0\1", b"\0\2"):  # in single-port mode; to another transfer's port it makes no sense
+            if not self._server.single_port:
+                return
+            if len(data) == _DATAGRAM:  # cut short, so let the client ask again
+                self.give_up("the client started over", now, tell=False)
+            else:
+                self._server.request(self._door, data, self.key, now)
+            return
         try:
             message = wire.parse(data)
         except WireError:
-            return None
+            return
         if isinstance(message, wire.Ack):
             self._transmit(self._sender.acked(message.block, now), now)
         elif isinstance(message, wire.Error):
             self._sender.aborted(message.code, message.text)
             self._end(now)
-        return None
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -578,9 +590,7 @@ class _Transfer:
         if agreed.window > 1:
             self._segment(self._stride)
         if isinstance(self._source, Plain):
-            image = self._image = server.images.borrow(self._octets, agreed.block_size)
-            if image is not None:
-                self._view = image.view
+            self._image = server.images.borrow(self._octets, agreed.block_size)
         options = ", ".join(f"{name.decode()} {value.decode()}" for name, value in agreed.answer)
         content = self._content
         server.record(TransferStarted(content.machine, "tftp", content.name, self.key[0], self._size, options))
@@ -590,7 +600,7 @@ class _Transfer:
         """The engine has come to an outcome."""
         sender, counts, content = self._sender, self._server.counts, self._content
         outcome = sender.outcome
-        if outcome is None or self._sock.fileno() < 0:
+        if outcome is None or self._fd < 0:
             return
         if isinstance(outcome, engine.Stalled):
             self._put_error("timed out")
@@ -643,16 +653,17 @@ class _Transfer:
 
     def _close(self) -> None:
         """Give everything back. Safe to call twice."""
-        if self._sock.fileno() < 0:
+        if self._fd < 0:
             return
-        self._server.loop.unwatch(self._sock.fileno())
+        self._server.loop.unwatch(self._fd)
         self._sock.close()
+        self._fd = -1
         self._content.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._image is not None:
             self._server.images.give_back(self._image)
-            self._image, self._view, self._ready = None, memoryview(b""), 0
+            self._image = None
         self._server.ended(self)
 
 
