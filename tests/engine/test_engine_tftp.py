@@ -84,8 +84,9 @@ def test_a_window_is_limited_by_count_and_by_octets_in_flight():
     assert agree(((b"windowsize", b"64"), (b"blksize", b"65464")), size=0).window == 2
 
 
-def test_a_size_nobody_knows_is_left_out():
-    assert agree(((b"tsize", b"0"),), size=None) == Agreed()
+@pytest.mark.parametrize("size", [None, 0])
+def test_a_size_nobody_knows_or_curl_cannot_bear_is_left_out(size: int | None):
+    assert agree(((b"tsize", b"0"),), size=size) == Agreed()
 
 
 # --- the sender, step by step -----------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def agree(
 ) -> Agreed:
     """What of the client's `options` the server takes (RFC 2347): nothing unasked, nothing bigger.
 
-    size: octets of the file for tsize, None leaves it out; block_limit: what fits the path, octets.
+    size: octets of the file for tsize, None or 0 leaves it out; block_limit: what fits the path, octets.
     A value that is no number or out of range is as good as not asked: the option is left out of the answer.
     """
     block_size, window, timeout = wire.BLOCK_SIZE, 1, 0
@@ -66,7 +66,7 @@ def agree(
         if name == b"blksize" and asked >= wire.MIN_BLOCK_SIZE:
             block_size = max(wire.MIN_BLOCK_SIZE, min(asked, block_limit, wire.MAX_BLOCK_SIZE))
             answer[name] = b"%d" % block_size
-        elif name == b"tsize" and size is not None:
+        elif name == b"tsize" and size:  # curl (lib/tftp.c, seen in 7.88) takes a size of 0 for a broken OACK
             answer[name] = b"%d" % size
         elif name == b"timeout" and 1 <= asked <= 255:  # RFC 2349: the same value or nothing; U-Boot compares
             timeout = asked
