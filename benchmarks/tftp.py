@@ -62,7 +62,6 @@ class Work:
 MB = 1_000_000
 WORKS = [
     Work(1, 1, 20 * MB), Work(1, 20, 3 * MB), Work(1, 200, 300_000), Work(1, 1000, 60_000),
-    Work(1, 201, 3 * MB), Work(1, 202, 1500),
     Work(4, 1, 20 * MB), Work(4, 20, 6 * MB), Work(4, 200, 600_000), Work(4, 1000, 120_000),
     Work(16, 1, 40 * MB), Work(16, 20, 10 * MB), Work(16, 200, 1 * MB), Work(16, 1000, 200_000),
 ]  # fmt: skip
@@ -77,7 +76,6 @@ def main() -> int:
     parser.add_argument("--peers", action="append", help="a peer (repeatable); none: --peers ''")
     parser.add_argument("--out", type=pathlib.Path, help="write every single result there, as JSON")
     parser.add_argument("--check", action="store_true", help="exit status 1 when a target is missed")
-    parser.add_argument("--profile", action="store_true", help="show where Bootwire's loop spends its time (perf)")
     for hidden in ("--serve", "--load", "--inside"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -147,7 +145,7 @@ def command(name: str, binary: str, files: str) -> list[str]:
 def measure(options: argparse.Namespace, peers: dict[str, str]) -> int:
     works = [w for w in WORKS if w.name in (options.only or ([x.name for x in WORKS] if options.full else QUICK))]
     reps = options.reps or (7 if options.full else 3)
-    results: list[dict[str, object]] = []
+    results: list[dict] = []
     with tempfile.TemporaryDirectory() as files:
         os.chmod(files, 0o755)
         for work in works:
@@ -157,29 +155,22 @@ def measure(options: argparse.Namespace, peers: dict[str, str]) -> int:
             for rep in range(reps):
                 names = [OURS, *peers]
                 for name in names[rep % len(names) :] + names[: rep % len(names)]:
-                    results.append(one(name, peers.get(name, ""), work, files, options))
+                    results.append(one(name, peers.get(name, ""), work, files))
                     results[-1]["rep"] = rep
             show(work, [r for r in results if r["work"] == work.name])
     if options.out:
         options.out.write_text(json.dumps(results, indent=1))
-    return verdict(results) if options.check else (verdict(results) and 0)
+    return 1 if verdict(results) and options.check else 0
 
 
-def one(name: str, binary: str, work: Work, files: str, options: argparse.Namespace) -> dict[str, object]:
+def one(name: str, binary: str, work: Work, files: str) -> dict:
     with running(command(name, binary, files), cpu=0) as process:
         until_ready(process)
         before = cpu_seconds(process.pid)
         job = {"window": work.window, "clients": work.clients, "path": f"{files}/{work.octets}"}
-        perf = None
-        if options.profile and name == OURS:
-            perf = subprocess.Popen(["perf", "record", "-q", "-g", "-o", "/tmp/perf.data", "-p", str(process.pid)])
-        done = subprocess.run(
-            ["taskset", "-c", "1", PYTHON, __file__, "--load", json.dumps(job)], capture_output=True, text=True, check=True
-        )
-        if perf:
-            perf.send_signal(signal.SIGINT)
-            perf.wait()
-        result: dict[str, object] = json.loads(done.stdout)
+        client = ["taskset", "-c", "1", PYTHON, __file__, "--load", json.dumps(job)]
+        done = subprocess.run(client, capture_output=True, text=True, check=True)
+        result: dict = json.loads(done.stdout)
         result |= {"peer": name, "work": work.name, "cpu": cpu_seconds(process.pid) - before, "peak": peak(process.pid)}
         return result
 
@@ -237,27 +228,30 @@ def peak(pid: int) -> float:
 # --- the report -------------------------------------------------------------------------------------------------
 
 
-def show(work: Work, results: list[dict[str, object]]) -> None:
-    print(f"\nwindowsize {work.window}, {work.clients} clients, {work.octets / MB:g} MB each, blksize {BLOCK}", flush=True)
-    print(f"  {'':10} {'MB/s':>7} {'(min..max)':>13} {'p50 ms':>7} {'p99 ms':>7} {'time-outs':>9} {'CPU s/GB':>8}"
-          f" {'peak MB':>7}   ours/peer: MB/s, p99, CPU")  # fmt: skip
-    by_peer: dict[str, list[dict[str, object]]] = {}
+COLUMNS = "  {:10} {:>7} {:>13} {:>7} {:>7} {:>9} {:>8} {:>7}  {}"
+
+
+def show(work: Work, results: list[dict]) -> None:
+    print(f"\nwindowsize {work.window}, {work.clients} clients, {work.octets / MB:g} MB each, blksize {BLOCK}")
+    heads = ("", "MB/s", "(min..max)", "p50 ms", "p99 ms", "time-outs", "CPU s/GB", "peak MB")
+    print(COLUMNS.format(*heads, "ours/theirs: MB/s, p99, CPU"))
+    by_peer: dict[str, list[dict]] = {}
     for result in results:
-        by_peer.setdefault(str(result["peer"]), []).append(result)
+        by_peer.setdefault(result["peer"], []).append(result)
     for peer, own in sorted(by_peer.items(), key=lambda item: item[0] != OURS):
-        speeds = sorted(speed(r) for r in own)
-        line = (
-            f"  {peer:10} {med(own, speed):7.0f} {f'({speeds[0]:.0f}..{speeds[-1]:.0f})':>13}"
-            f" {med(own, lambda r: r['p50']):7.0f} {med(own, lambda r: r['p99']):7.0f}"
-            f" {med(own, lambda r: r['timeouts']):9.0f} {med(own, cost):8.2f} {med(own, lambda r: r['peak']):7.0f}"
-        )
-        if peer != OURS:
-            pairs = list(zip(by_peer[OURS], own, strict=True))
-            pairs = [(a, b) for a, b in pairs if a["rep"] == b["rep"]]
-            ratios = [statistics.median(f(a) / max(f(b), 1e-9) for a, b in pairs) for f in (speed, tail, cost)]
-            line += "   " + "  ".join(f"{ratio:5.2f}" for ratio in ratios)
-        failures = sum(int(str(r["failures"])) for r in own)
-        print(line + (f"   {failures} FAILED" if failures else ""), flush=True)
+        speeds = [speed(r) for r in own]
+        pairs = list(zip(by_peer[OURS], own, strict=True))
+        forks = peer == "tftpd-hpa"  # and does not wait for its children: their time and memory are not known
+        ratios = [statistics.median(f(a) / (f(b) or 1) for a, b in pairs) for f in (speed, tail, cost)]
+        failures = sum(r["failures"] for r in own)
+        print(COLUMNS.format(
+            peer, f"{statistics.median(speeds):.0f}", f"({min(speeds):.0f}..{max(speeds):.0f})",
+            f"{med(own, 'p50'):.0f}", f"{med(own, 'p99'):.0f}", f"{med(own, 'timeouts'):.0f}",
+            "-" if forks else f"{statistics.median(cost(r) for r in own):.2f}",
+            "-" if forks else f"{med(own, 'peak'):.0f}",
+            ("" if peer == OURS else "  ".join(f"{r:5.2f}" for r in ratios[: 2 if forks else 3]))
+            + (f"   {failures} FAILED" if failures else ""),
+        ), flush=True)  # fmt: skip
 
 
 def speed(result: dict) -> float:
@@ -272,39 +266,40 @@ def cost(result: dict) -> float:
     return result["cpu"] / (result["octets"] / 1e9 or 1)
 
 
-def med(results: list[dict], of) -> float:
-    return statistics.median(of(result) for result in results)
+def med(results: list[dict], field: str) -> float:
+    return statistics.median(result[field] for result in results)
 
 
 def verdict(results: list[dict]) -> int:
-    """Compare with the targets; the best peer is the best of each repetition."""
+    """Compare with the targets; the best peer is the best one of each repetition. Returns how many were missed."""
     print("\ntargets")
     missed = 0
-    works = {str(r["work"]): None for r in results}
-    for work in works:
+
+    def judge(met: bool, what: str) -> None:
+        nonlocal missed
+        missed += not met
+        print(f"  {'met   ' if met else 'MISSED'} {what}")
+
+    for work in dict.fromkeys(r["work"] for r in results):
         own = [r for r in results if r["work"] == work]
+        ours = [r for r in own if r["peer"] == OURS]
         ratios = []
-        for rep in sorted({r["rep"] for r in own}):
-            peers = [speed(r) for r in own if r["rep"] == rep and r["peer"] != OURS]
-            ours = [speed(r) for r in own if r["rep"] == rep and r["peer"] == OURS]
-            if peers and ours:
-                ratios.append(ours[0] / max(peers))
+        for result in ours:
+            peers = [speed(r) for r in own if r["rep"] == result["rep"] and r["peer"] != OURS]
+            ratios += [speed(result) / max(peers)] if peers else []
         window, clients = (int(part) for part in work[1:].split("x"))
-        least = 2.5 if window == 16 else 0.9 if window == 1 and clients in (20, 200) else None
+        least = 2.5 if window == 16 else 0.9 if window == 1 and clients in (20, 200) else 0
         if ratios and least:
+            each = " ".join(f"{r:.2f}" for r in ratios)
             ratio = statistics.median(ratios)
-            missed += ratio < least
-            spread = " ".join(f"{r:.2f}" for r in ratios)
-            print(f"  {'met   ' if ratio >= least else 'MISSED'} {work}: {ratio:.2f} of the best peer, at least {least} ({spread})")
+            judge(ratio >= least, f"{work}: {ratio:.2f} of the best peer's MB/s ({each}), at least {least}")
         if window == 1 and clients == 1000:
-            timeouts = [r["timeouts"] for r in own if r["peer"] == OURS]
-            missed += max(timeouts) > 0
-            print(f"  {'MISSED' if max(timeouts) else 'met   '} {work}: client time-outs {timeouts}, none")
-        failures = sum(r["failures"] for r in own if r["peer"] == OURS)
-        missed += failures > 0
-        if failures:
-            print(f"  MISSED {work}: {failures} transfers failed")
-    return 1 if missed else 0
+            timeouts = [r["timeouts"] for r in ours]
+            judge(not any(timeouts), f"{work}: client time-outs {timeouts}, none")
+        judge(not any(r["failures"] for r in ours), f"{work}: every transfer octet for octet")
+    peaks = {r["work"]: r["peak"] for r in results if r["peer"] == OURS}
+    print(f"  peak MB by cell: {', '.join(f'{work} {peak:.0f}' for work, peak in peaks.items())}")
+    return missed
 
 
 # --- Bootwire under test ----------------------------------------------------------------------------------------
