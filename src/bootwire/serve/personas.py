@@ -281,7 +281,8 @@ class _TftpTransfer:
         self._send(self._receiver.start(self._began))
         self._arm()
 
-    def _ready(self, _events: int, now: Ns) -> None:
+    def _ready(self, _events: int, _now: Ns) -> None:
+        now = time.monotonic_ns()  # the round's own moment may be long ago: others have read megabytes since
         for _ in range(BURST):
             try:
                 data, source = self._socket.recvfrom(READ)
