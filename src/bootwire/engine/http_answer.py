@@ -21,17 +21,20 @@ class Answer:
     """One answer out of octets: the head, then the body however it is framed.
 
     `receive` returns the pieces of the body; raises WireError for what is no answer. `closed` is for the end of the
-    connection. `done` is set at the end of the body; what came after it is in `rest`.
+    connection. `done` is set at the end of the body; what came after it is in `rest`. `size` is the body's octets where
+    the head tells.
     """
 
-    __slots__ = ("_buffer", "_chunk", "_interim", "_left", "_limit", "_method", "_mode", "_trailer", "done", "keep",
-                 "octets", "response", "rest")  # fmt: skip
+    __slots__ = ("_at", "_buffer", "_chunk", "_interim", "_left", "_limit", "_method", "_mode", "_scanned", "_trailer",
+                 "done", "keep", "octets", "response", "size")  # fmt: skip
 
     def __init__(self, method: str, limit: int) -> None:
         self._method = method
         self._limit = limit
         self._mode: Literal["head", "length", "close", "size", "chunk", "mark", "trailer"] = "head"
-        self._buffer = b""
+        self._buffer = bytearray()  # what could not be understood yet; read from _at on
+        self._at = 0
+        self._scanned = 0  # no end of a head or line before here
         self._left = 0
         self._chunk = 0
         self._trailer = 0
@@ -40,28 +43,25 @@ class Answer:
         self.done = False
         self.keep = False
         self.octets = 0
-        self.rest = b""
+        self.size: int | None = None
 
     @property
-    def size(self) -> int | None:
-        """Octets of the body where the head says so."""
-        return self._left if self._mode == "length" else 0 if self.done else None
+    def rest(self) -> bytes:
+        """What came after the end of the answer."""
+        return bytes(self._buffer)
 
     def receive(self, data: bytes | memoryview) -> list[bytes | memoryview]:
         if self._mode == "length":  # the hot path
-            if len(data) <= self._left:
-                return self._take(data)
-            self.rest = bytes(data[self._left :])
-            return self._take(data[: self._left])
+            return self._whole(data)
         if self._mode == "close":
             self._count(len(data))
             return [data] if len(data) else []
         pieces: list[bytes | memoryview] = []
-        self._buffer += bytes(data)
+        self._buffer += data
         while not self.done and self._advance(pieces):
             pass
-        if self.done:
-            self.rest, self._buffer = self._buffer, b""
+        del self._buffer[: self._at]
+        self._scanned, self._at = max(0, self._scanned - self._at), 0
         return pieces
 
     def closed(self) -> None:
@@ -73,7 +73,10 @@ class Answer:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _take(self, data: bytes | memoryview) -> list[bytes | memoryview]:
+    def _whole(self, data: bytes | memoryview) -> list[bytes | memoryview]:
+        if len(data) > self._left:
+            self._buffer += data[self._left :]
+            data = data[: self._left]
         self._left -= len(data)
         self.octets += len(data)
         self.done = self._left == 0
@@ -89,36 +92,38 @@ class Answer:
         match self._mode:
             case "head":
                 return self._head()
-            case "length":
-                rest, self._buffer = self._buffer, b""
+            case "length" | "close":
+                rest, self._buffer, self._at = bytes(self._buffer[self._at :]), bytearray(), 0
                 pieces += self.receive(rest)
-                self._buffer, self.rest = self.rest, b""
-            case "close":
-                rest, self._buffer = self._buffer, b""
-                pieces += self.receive(rest)
+                return False
             case "size":
                 return self._chunk_size()
             case "chunk":
                 return self._chunk_data(pieces)
             case "mark":
-                if len(self._buffer) < 2:
+                mark = self._buffer[self._at : self._at + 2]
+                if len(mark) < 2:
                     return False
-                if self._buffer[:2] != b"\r\n":
+                if mark != b"\r\n":
                     raise WireError("chunk without its CRLF", self.octets)
-                self._buffer, self._mode = self._buffer[2:], "size"
+                self._at, self._mode = self._at + 2, "size"
+                return True
             case "trailer":
                 return self._trailer_line()
-        return False
+
+    def _find(self, mark: bytes, limit: int, what: str) -> int:
+        """Where `mark` begins, -1 if it has not come yet; looks at no octet twice. Raises WireError beyond `limit`."""
+        end = self._buffer.find(mark, max(self._at, self._scanned - len(mark) + 1))
+        self._scanned = len(self._buffer) if end < 0 else end
+        if self._scanned - self._at > limit:
+            raise WireError(what, self.octets)
+        return end
 
     def _head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n") + 4
-        if end == 3:
-            if len(self._buffer) > http.MAX_HEAD:
-                raise WireError(http.LONG_HEAD, http.MAX_HEAD)
-            if (line := self._buffer.rfind(b"\n") + 1) + http.MAX_LINE + 2 < len(self._buffer):
-                raise WireError(http.LONG_LINE, line)
+        end = self._find(b"\r\n\r\n", http.MAX_HEAD, http.LONG_HEAD)
+        if end < 0:
             return False
-        head, self._buffer = self._buffer[:end], self._buffer[end:]
+        head, self._at = bytes(self._buffer[self._at : end + 4]), end + 4
         response = http.parse_response(head)
         if 100 <= response.status < 200:
             self._interim += 1
@@ -140,13 +145,13 @@ class Answer:
             or response.status in (204, 304)
             or (self._method == "CONNECT" and response.status < 300)
         ):
-            self.done = True
+            self.done, self.size = True, 0
         elif coding:
             if coding != "chunked":
                 raise WireError(f"transfer-encoding {coding[:40]!r}", 0)
             self._mode = "size"
         elif "content-length" in headers:
-            self._left = int(headers["content-length"])
+            self._left = self.size = int(headers["content-length"])
             if self._left > self._limit:
                 raise WireError(TOO_BIG, self._left)
             self._mode, self.done = "length", self._left == 0
@@ -155,28 +160,26 @@ class Answer:
         self.keep = persistent and "close" not in said
 
     def _chunk_size(self) -> bool:
-        end = self._buffer.find(b"\r\n")
-        if end < 0 or end > MAX_CHUNK_LINE:
-            if len(self._buffer) > MAX_CHUNK_LINE:
-                raise WireError("chunk size line without an end", self.octets)
+        end = self._find(b"\r\n", MAX_CHUNK_LINE, "chunk size line without an end")
+        if end < 0:
             return False
-        match = _CHUNK_SIZE.fullmatch(self._buffer[:end])
+        match = _CHUNK_SIZE.fullmatch(self._buffer, self._at, end)
         if match is None:
             raise WireError("chunk size that is no number", self.octets)
         self._chunk = int(match[1], 16)
-        self._buffer = self._buffer[end + 2 :]
+        self._at = end + 2
         self._mode = "chunk" if self._chunk else "trailer"
         if self.octets + self._chunk > self._limit:
             raise WireError(TOO_BIG, self.octets + self._chunk)
         return True
 
     def _chunk_data(self, pieces: list[bytes | memoryview]) -> bool:
-        data = self._buffer[: self._chunk]
+        data = bytes(self._buffer[self._at : self._at + self._chunk])
         if not data:
             return False
-        self._buffer = self._buffer[len(data) :]
+        self._at += len(data)
         self._chunk -= len(data)
-        self._count(len(data))
+        self.octets += len(data)
         pieces.append(data)
         if self._chunk == 0:
             self._mode = "mark"
@@ -184,13 +187,11 @@ class Answer:
 
     def _trailer_line(self) -> bool:
         """Trailers are read and forgotten: nothing here may depend on them (RFC 9110 section 6.5.1)."""
-        end = self._buffer.find(b"\r\n")
-        if self._trailer + max(end, len(self._buffer) if end < 0 else 0) > http.MAX_HEAD:
-            raise WireError("trailers without an end", self.octets)
+        end = self._find(b"\r\n", http.MAX_HEAD - self._trailer, "trailers without an end")
         if end < 0:
             return False
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
-        self._trailer += end + 2
+        line, self._at = bytes(self._buffer[self._at : end]), end + 2
+        self._trailer += len(line) + 2
         if not line:
             self.done = True
         elif b":" not in line:

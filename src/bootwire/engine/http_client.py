@@ -23,6 +23,7 @@ from bootwire.wire.reader import WireError
 from bootwire.wire.url import Url, parse_url, resolve
 
 MAX_REDIRECTS: Final = 5  # Fetch standard allows 20, wget 20, iPXE no end; boot paths need one or two
+MAX_CHALLENGES: Final = 4  # of a server that keeps calling its nonce stale
 MAX_DRAIN: Final = 64 * 1024  # octets of an answer that is not wanted, read to keep its connection
 
 
@@ -37,6 +38,7 @@ class Wanted:
     part      octets [start, stop) of the file, stop None for the end; None for the whole
     limit     octets of the body; a longer one is refused as soon as that is known
     idle      nanoseconds in which something must come
+    redirects followed at most; 0: an answer that says "elsewhere" is handed over as it is
     tries     connections spent on one answer: more than one continues a broken transfer with a Range
     proxy     "http://[user:password@]host:port", "" for none: http through it in absolute form, https through CONNECT
     username password   for the server, sent only when it asks, and only to the host that the URL names
@@ -150,6 +152,7 @@ class Fetch:
         self._redirects = 0
         self._tries = 0
         self._auth: Challenge | None = None
+        self._challenges = 0
         self._proxy_auth: Challenge | None = None
         self._first: Response | None = None  # head of the answer whose body is being delivered
         self._total: int | None = None  # octets of the whole body, where known
@@ -209,8 +212,10 @@ class Fetch:
             for piece in pieces:
                 self._got += len(piece)
                 effects.append(Body(piece))
+            if self._got > self._wanted.limit:
+                return self._fail("too big", TOO_BIG)
             if pieces:
-                self._tries = 0
+                self._tries = 1
         elif reader.octets > MAX_DRAIN:
             reader.keep = False
             return effects + self._over(reader, now)
@@ -225,6 +230,7 @@ class Fetch:
             return []
         if reader.response is None:
             if self._unused:  # RFC 9112 section 9.3.1: it was closed while nobody used it
+                self._tries -= 1
                 return [Release(False), *self._open(now)]
             return self._again("closed", "the server closed the connection without an answer", now)
         try:
@@ -273,7 +279,7 @@ class Fetch:
         fields += self._auth_field(url, wanted.method, target)
         if through:
             fields += self._proxy_field(wanted.method, target)
-        self._reader = Answer(wanted.method, wanted.limit)
+        self._reader = Answer(wanted.method, max(wanted.limit, MAX_DRAIN))
         return [Write(http.emit_request(wanted.method, target, fields))]
 
     def _range(self) -> list[tuple[str, str]]:
@@ -298,7 +304,7 @@ class Fetch:
         if status == 401 and self._auth_may_help(response):
             self._skip, self._next = True, []
             return []
-        if status in (301, 302, 303, 307, 308) and "location" in headers:
+        if status in (301, 302, 303, 307, 308) and "location" in headers and self._wanted.redirects:
             return self._redirected(headers["location"])
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", "") and self._wanted.method == "GET":
@@ -309,9 +315,14 @@ class Fetch:
             start = self._wanted.part[0]
             if not (found := _content_range(response)) or found[0] != start:
                 return self._fail("range", f"asked for octet {start}, got {headers.get('content-range', 'no range')}")
-        self._first, self._total = response, reader.size
+        size = _length(response) if self._wanted.method == "HEAD" else reader.size
+        if self._wanted.method == "GET":
+            self._total = size
+            if size is not None and size > self._wanted.limit:
+                return self._fail("too big", TOO_BIG)
+        self._first = response
         assert self._url is not None
-        return [Began(response, reader.size, self._url.origin + self._url.target)]
+        return [Began(response, size, self._url.origin + self._url.target)]
 
     def _tunnel_head(self, reader: Answer, response: Response) -> list[Effect]:
         assert self._url is not None
@@ -334,11 +345,12 @@ class Fetch:
     def _auth_may_help(self, response: Response) -> bool:
         found = best_challenge(response.headers.get("www-authenticate", ""))
         username, _ = self._credentials()
-        stale = found is not None and found.parameters.get("stale", "").lower() == "true"
-        if found is None or not username or (self._auth is not None and (not stale or self._auth.count > 4)):
+        if found is None or not username or self._challenges == MAX_CHALLENGES:
             return False
-        found.count = self._auth.count if self._auth else 0
+        if self._auth is not None and found.parameters.get("stale", "").lower() != "true":
+            return False  # these credentials were refused
         self._auth = found
+        self._challenges += 1
         return True
 
     def _redirected(self, location: str) -> list[Effect]:
@@ -376,13 +388,12 @@ class Fetch:
         self._reader = None
         if self._next is not None:
             self._next = None
-            assert self._url is not None
             self._tries = 0
             if keep and self._tunnel:
                 return self._connect()
             return [Release(keep), *self._open(now)]
-        if reader.octets == 0 and self._total and self._wanted.method == "GET":
-            return self._again("truncated", "the rest did not come", now)
+        if self._total is not None and self._got != self._total:
+            return self._fail("truncated", f"{self._got} of {self._total} octets")
         self.deadline = None
         assert self._first is not None
         return [Release(keep), Finished(self._first, self._got)]

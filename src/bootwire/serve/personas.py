@@ -401,7 +401,10 @@ class _HttpTransfer:
         self._connections = 0
         self._timer: loop.Timer | None = None
         self._fetch = http.Fetch(
-            http.Wanted(wanted.url, wanted.method, wanted.headers, limit=wanted.limit, idle=wanted.idle, redirects=0),
+            http.Wanted(
+                wanted.url, wanted.method, wanted.headers,
+                limit=wanted.limit, idle=wanted.idle, redirects=wanted.redirects,
+            ),
             lambda: station.machine.rng.randbytes(8).hex(),
         )  # fmt: skip
         self._perform(self._fetch.start(self._began))

@@ -45,6 +45,7 @@ MAX_TEXT = 64 * 1024  # characters that one word may grow to
 MAX_IMAGES = 256
 
 TFTP_WAITS = doubling(250 * MS, 8 * S, 6)  # net/retry.c: a quarter of a second, doubling to ten at most
+REDIRECTS = 16  # httpcore.c follows them without end
 HTTP_IDLE = 120 * S  # HTTP_WATCHDOG_SECONDS, config/http.h
 
 Result = Outcome | str
@@ -192,7 +193,10 @@ class Runner:
         if scheme == "http":
             agent = f"iPXE/{self._firmware.version}"
             wanted = HttpGet(
-                uri, (("Connection", "keep-alive"), ("User-Agent", agent), ("Host", parts.netloc)), idle=HTTP_IDLE
+                uri,
+                (("Connection", "keep-alive"), ("User-Agent", agent), ("Host", parts.netloc)),
+                redirects=REDIRECTS,
+                idle=HTTP_IDLE,
             )
         elif scheme == "tftp":
             path = urllib.parse.unquote_to_bytes(parts.path.lstrip("/"))

@@ -72,12 +72,14 @@ class HttpGet:
 
     url       absolute, http
     headers   as sent, in order, Host among them
+    redirects followed at most; with none, the answer is handed over as it is
     idle      nanoseconds without an octet before the transfer has failed
     """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     method: Literal["GET", "HEAD"] = "GET"
+    redirects: int = 0
     idle: Ns = 30 * S
     limit: int = 1 << 40
 
