@@ -6,6 +6,8 @@ Heavy imports wait until a command needs them, so that `bootwire --help` answers
 from __future__ import annotations
 
 import functools
+import os
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -126,6 +128,42 @@ def boot(settings: Settings, kernel: str, initrd: tuple[str, ...], cmdline: str,
     from bootwire.app import boot as run
 
     return run(settings, Static(kernel, initrd, cmdline, message))
+
+
+@main.command()
+@click.option(
+    "--firmware", multiple=True, metavar="KIND",
+    help="Which machine to boot, repeatable: bios, bios-e1000, uefi, uefi-http, uefi-ipxe, uefi-arm64."
+    "  [default: bios and uefi]",
+)  # fmt: skip
+@click.option(
+    "--dhcp-server", type=click.Choice(["dnsmasq", "udhcpd", "kea"]), default="dnsmasq", show_default=True,
+    help="The DHCP server that nobody touches.",
+)  # fmt: skip
+@click.option("--state-dir", envvar="BOOTWIRE_STATE_DIR", metavar="DIR", help="Where fetched files are kept.")
+def demo(firmware: tuple[str, ...], dhcp_server: str, state_dir: str | None) -> None:
+    """Real firmware boots through Bootwire, here and now, on a private network.
+
+    Virtual machines with real firmware boot a small Linux, beside a DHCP server without any PXE setting. The host's
+    network is never touched, and nothing is left behind but what was installed and fetched. Needs root.
+    """
+    from bootwire.app import Progress, StartError, command
+    from bootwire.lab.demo import KINDS, run
+    from bootwire.lab.network import LabError
+    from bootwire.serve.loaders import state_directory
+
+    def checked() -> int:
+        if unknown := [kind for kind in firmware if kind not in KINDS]:
+            raise StartError(f"no firmware is called {unknown[0]}\n  try  {', '.join(KINDS)}", 2)
+        if os.geteuid() != 0:
+            again = shlex.join([*shlex.split(command()), *sys.argv[1:]])
+            raise StartError(f"a private network with virtual machines needs root\n  run  sudo {again}")
+        try:
+            return run(firmware, dhcp_server, state_directory(state_dir), Progress())
+        except LabError as error:
+            raise StartError(str(error)) from None
+
+    finish(checked)
 
 
 @main.group()

@@ -92,7 +92,7 @@ def test_autoexec_is_this_text():
         "set tries:int32 0",
         ":again",
         "set step getting an address",
-        "dhcp || goto failed",
+        "ifconf --configurator dhcp || goto failed",
         "set syslog 192.0.2.1 ||",
         "set step fetching the boot script",
         "imgfetch --name boot.ipxe http://192.0.2.1:8080/boot.ipxe?mac=52-54-00-12-34-56"
@@ -115,7 +115,7 @@ def test_every_script_begins_with_the_magic_ipxe_looks_for():
 
 def test_scripts_use_only_commands_that_ipxe_of_2019_has():
     known = {"set", "echo", "imgfree", "kernel", "initrd", "imgfetch", "boot", "exit", "inc", "iseq", "goto"}
-    known |= {"sleep", "dhcp", "chain"}
+    known |= {"sleep", "ifconf", "chain"}
     for script in (
         boot_script(Boot(BASE, MAC, 1, "a", "b", "192.0.2.1")),
         autoexec(BASE, "", "192.0.2.1"),

@@ -49,10 +49,12 @@ def test_an_error_while_building_leaves_nothing() -> None:
 
 
 BUILD_AND_WAIT = """
-import signal, sys, time
+import subprocess, time
 from bootwire.lab.network import Network
 with Network() as net:
-    process = net.host("one", {net.segment(): "10.77.0.1/24"}).start(["sleep", "600"])
+    host = net.host("one", {net.segment(): "10.77.0.1/24"})
+    process = host.start(["sh", "-c", "echo ready; exec sleep 600 >&-"], stdout=subprocess.PIPE)
+    process.stdout.readline()  # by now it is bound to die with us
     print(net.prefix, process.pid, flush=True)
     time.sleep(600)
 """

@@ -100,7 +100,8 @@ def autoexec(base: str, machine: str = "", syslog: str = "") -> bytes:
     It takes an address (nothing is configured when iPXE starts it) and runs the script of `script_url`. Fetching is
     tried again; a boot script that was fetched does its own trying, and when it gives up, so does this one.
     """
-    lines = ["set tries:int32 0", ":again", "set step getting an address", "dhcp || goto failed", *_head(syslog)]
+    address = "ifconf --configurator dhcp || goto failed"  # plain `dhcp` would wait 10 s for an IPv6 router as well
+    lines = ["set tries:int32 0", ":again", "set step getting an address", address, *_head(syslog)]
     lines += ["set step fetching the boot script"]
     lines += [_line("imgfetch --name boot.ipxe", (script_url(base, machine),), "|| goto failed")]
     return _script([*lines, "chain --autofree boot.ipxe || exit 1", "exit", *_FAILED])

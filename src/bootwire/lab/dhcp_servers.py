@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from bootwire.lab.network import Host, LabError, find_program
 
 LEASE = 3600  # seconds
+_PATIENCE = 10.0  # seconds a server has to open its port
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,14 @@ class DhcpServer:
         return _start(host, self.argv(pools, directory), directory / f"{self.name}.log")
 
 
+_DNSMASQ = (
+    "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--log-facility=-", "--log-dhcp",
+    "--port=0",
+)  # fmt: skip
+
+
 def _dnsmasq(pools: Sequence[Pool], directory: Path) -> list[str]:
-    argv = ["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--log-facility=-", "--log-dhcp"]
-    argv += ["--port=0", "--interface=eth0", f"--dhcp-leasefile={directory}/dnsmasq.leases"]
+    argv = [*_DNSMASQ, "--interface=eth0", f"--dhcp-leasefile={directory}/dnsmasq.leases"]
     for number, pool in enumerate(pools):
         argv.append(f"--dhcp-range=set:pool{number},{pool.first},{pool.last},{pool.mask},{LEASE}s")
         argv.append(f"--dhcp-option=tag:pool{number},option:router,{pool.router}")
@@ -121,11 +128,26 @@ def start_relay(
     if name == "dhcrelay":
         argv = ["dhcrelay", "-4", "-d", "-pf", f"{directory}/dhcrelay.pid", "-id", interface, "-iu", above, *servers]
     else:
-        argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--log-facility=-"]
-        argv += ["--port=0", "--log-dhcp", *(f"--dhcp-relay={address},{server}" for server in servers)]
+        argv = [*_DNSMASQ, *(f"--dhcp-relay={address},{server}" for server in servers)]
     return _start(host, argv, directory / f"relay-{name}.log")
 
 
 def _start(host: Host, argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start it and wait until it has port 67. Raises LabError with its log if it does not get there."""
     with log.open("wb") as output:
-        return host.start(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = host.start(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    deadline = time.monotonic() + _PATIENCE
+    while not _has_port_67(process.pid):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise LabError(f"{argv[0]} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+        time.sleep(0.02)
+    return process
+
+
+def _has_port_67(pid: int) -> bool:
+    """Whether someone in that process's network namespace has bound UDP port 67 (proc(5), /proc/net/udp)."""
+    try:
+        lines = Path(f"/proc/{pid}/net/udp").read_text().splitlines()[1:]
+    except OSError:
+        return False
+    return any(line.split()[1].endswith(":0043") for line in lines)

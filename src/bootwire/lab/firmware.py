@@ -17,6 +17,10 @@ from bootwire.lab.network import LabError, Segment, find_program
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]")  # ECMA-48 sequences
 
+# SeaBIOS src/boot.c; MdeModulePkg/Library/UefiBootManagerLib and BdsDxe (Boot0001 is the way to boot that was chosen);
+# Linux kernel/panic.c
+_GAVE_UP = re.compile(r"No bootable device|failed to (load|start) Boot0001|UEFI Interactive Shell|Kernel panic")
+
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
@@ -24,29 +28,33 @@ class Firmware:
 
     name          as on the command line
     title         for people
-    arch          Debian's name of the architecture the kernel must have: "amd64" or "arm64"
+    architecture  Debian's name of the architecture the kernel must have: "amd64" or "arm64"
     console       the kernel's serial port
     memory        MiB
     program       the QEMU binary
     options       what makes this firmware: machine type and firmware files; {vars} is a private copy of `variables`
     card          the network card's -device options
     variables     the variable store's template, "" for none
-    packages      the Debian packages all that is in
+    needs         programs and files (absolute paths), each with the Debian package it is in
     """
 
     name: str
     title: str
-    arch: str
+    architecture: str
     console: str
     memory: int
     program: str
     options: tuple[str, ...]
     card: str
     variables: str
-    packages: tuple[str, ...]
+    needs: tuple[tuple[str, str], ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The Debian packages that are needed and not installed."""
+        return tuple(package for name, package in self.needs if not (find_program(name) or Path("/", name).is_file()))
 
 
-_X86 = ("qemu-system-x86",)
 _BIOS = ("-machine", "pc,graphics=off")  # graphics=off: SeaBIOS and the ROMs write to the serial port, too (sercon)
 _OVMF = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 _OVMF_VARS = "/usr/share/OVMF/OVMF_VARS_4M.fd"
@@ -69,30 +77,41 @@ def _no_pxe() -> tuple[str, ...]:
     return tuple(word for pair in settings for word in pair)
 
 
+_X64 = "qemu-system-x86_64"
+_A64 = "qemu-system-aarch64"
+_NEEDS_BIOS = ((_X64, "qemu-system-x86"), ("/usr/share/seabios/bios-256k.bin", "seabios"))
+_NEEDS_VIRTIO_ROM = ("/usr/lib/ipxe/qemu/pxe-virtio.rom", "ipxe-qemu")
+_NEEDS_E1000_ROM = ("/usr/lib/ipxe/qemu/pxe-e1000.rom", "ipxe-qemu")
+_NEEDS_OVMF = ((_X64, "qemu-system-x86"), (_OVMF, "ovmf"))
+_NEEDS_AAVMF = ((_A64, "qemu-system-arm"), (_AAVMF, "qemu-efi-aarch64"))
+
 FIRMWARE = {
     firmware.name: firmware
     for firmware in (
         Firmware(
-            "bios", "BIOS, SeaBIOS with QEMU's iPXE ROM, virtio-net", "amd64", "ttyS0", 256,
-            "qemu-system-x86_64", _BIOS, _VIRTIO, "", (*_X86, "seabios", "ipxe-qemu"),
+            "bios", "BIOS, QEMU's iPXE ROM, virtio-net", "amd64", "ttyS0", 256,
+            _X64, _BIOS, _VIRTIO, "", (*_NEEDS_BIOS, _NEEDS_VIRTIO_ROM),
         ),
         Firmware(
-            "bios-e1000", "BIOS, SeaBIOS with QEMU's iPXE ROM, e1000", "amd64", "ttyS0", 256,
-            "qemu-system-x86_64", _BIOS, "e1000", "", (*_X86, "seabios", "ipxe-qemu"),
+            "bios-e1000", "BIOS, QEMU's iPXE ROM, e1000", "amd64", "ttyS0", 256,
+            _X64, _BIOS, "e1000", "", (*_NEEDS_BIOS, _NEEDS_E1000_ROM),
         ),
         Firmware(
-            "uefi", "UEFI x64, EDK2 (OVMF), PXE", "amd64", "ttyS0", 384,
-            "qemu-system-x86_64", ("-machine", "q35", *_flash(_OVMF)), _VIRTIO_EDK2, _OVMF_VARS, (*_X86, "ovmf"),
+            "uefi", "UEFI x64 PXE, EDK2", "amd64", "ttyS0", 384,
+            _X64, ("-machine", "q35", *_flash(_OVMF)), _VIRTIO_EDK2, _OVMF_VARS, _NEEDS_OVMF,
         ),
         Firmware(
-            "uefi-http", "UEFI x64, EDK2 (OVMF), HTTP Boot", "amd64", "ttyS0", 384,
-            "qemu-system-x86_64", ("-machine", "q35", *_flash(_OVMF), *_no_pxe()), _VIRTIO_EDK2, _OVMF_VARS,
-            (*_X86, "ovmf"),
+            "uefi-http", "UEFI x64 HTTP Boot, EDK2", "amd64", "ttyS0", 384,
+            _X64, ("-machine", "q35", *_flash(_OVMF), *_no_pxe()), _VIRTIO_EDK2, _OVMF_VARS, _NEEDS_OVMF,
         ),
         Firmware(
-            "uefi-arm64", "UEFI arm64, EDK2 (AAVMF), PXE", "arm64", "ttyAMA0", 512,
-            "qemu-system-aarch64", ("-machine", "virt", "-cpu", "cortex-a57", *_flash(_AAVMF)), _VIRTIO_EDK2,
-            _AAVMF_VARS, ("qemu-system-arm", "qemu-efi-aarch64"),
+            "uefi-ipxe", "UEFI x64, QEMU's iPXE ROM, virtio-net", "amd64", "ttyS0", 384,
+            _X64, ("-machine", "q35", *_flash(_OVMF)), _VIRTIO, _OVMF_VARS,
+            (*_NEEDS_OVMF, ("/usr/lib/ipxe/qemu/efi-virtio.rom", "ipxe-qemu")),
+        ),
+        Firmware(
+            "uefi-arm64", "UEFI arm64 PXE, EDK2", "arm64", "ttyAMA0", 512,
+            _A64, ("-machine", "virt", "-cpu", "cortex-a57", *_flash(_AAVMF)), _VIRTIO_EDK2, _AAVMF_VARS, _NEEDS_AAVMF,
         ),
     )
 }  # fmt: skip
@@ -101,14 +120,14 @@ FIRMWARE = {
 class Machine:
     """A running machine: its serial port, and its end.
 
-    `started` is monotonic seconds; every octet of the serial port is kept, lines with the second they were complete.
+    `started` is in seconds since the Unix epoch, as the facts' are. Lines are kept with the moment they were complete.
     """
 
     def __init__(self, firmware: Firmware, mac: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.firmware = firmware
         self.mac = mac
         self.log = log
-        self.started = time.monotonic()
+        self.started = time.time()
         self._process = process
         self._lines: list[tuple[float, str]] = []
         self._text = ""
@@ -127,21 +146,34 @@ class Machine:
             return self._text
 
     def lines(self) -> list[tuple[float, str]]:
-        """Whole lines so far, each with the seconds since power-on."""
+        """Whole lines so far, each with its moment in seconds since the Unix epoch."""
         with self._more:
             return list(self._lines)
 
+    def said(self, pattern: str) -> re.Match[str] | None:
+        """The first place in the serial output where the regular expression is found."""
+        return re.search(pattern, self.text)
+
+    @property
+    def failed(self) -> bool:
+        """Its firmware gave up the way to boot that was chosen, its kernel panicked, or it ended."""
+        return not self.running or self._gave_up
+
+    @property
+    def _gave_up(self) -> bool:
+        return _GAVE_UP.search(self.text) is not None
+
     def wait_for(self, pattern: str, timeout: float) -> re.Match[str]:
-        """Wait until the regular expression is found in the serial output. Raises LabError with the last lines seen."""
-        wanted = re.compile(pattern)
+        """Wait until the regular expression is found in the serial output.
+
+        Raises LabError with the last lines seen when time is up or the machine has failed before.
+        """
         deadline = time.monotonic() + timeout
-        with self._more:
-            while (found := wanted.search(self._text)) is None:
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._reader.is_alive():
-                    ended = "" if self._reader.is_alive() else ", and it has ended"
-                    raise LabError(f"{self.firmware.name} never said {pattern!r}{ended}; last lines:\n{self._tail()}")
-                self._more.wait(min(left, 1))
+        while (found := self.said(pattern)) is None:
+            if time.monotonic() > deadline or (self.failed and not self._reader.is_alive()) or self._gave_up:
+                raise LabError(f"{self.firmware.title}: {pattern!r} was not seen; last lines:\n{self.tail()}")
+            with self._more:
+                self._more.wait(0.25)
         return found
 
     def type(self, keys: str) -> None:
@@ -160,11 +192,8 @@ class Machine:
         return True
 
     def tail(self, count: int = 12) -> str:
-        with self._more:
-            return self._tail(count)
-
-    def _tail(self, count: int = 12) -> str:
-        kept = [line for line in self._text.splitlines() if line.strip()]
+        """The last lines that are not empty."""
+        kept = [line for line in self.text.splitlines() if line.strip()]
         return "\n".join(kept[-count:]) or "(nothing)"
 
     def _read(self) -> None:
@@ -178,7 +207,7 @@ class Machine:
                 with self._more:
                     self._text += text
                     end = self._text.rfind("\n") + 1
-                    moment = time.monotonic() - self.started
+                    moment = time.time()
                     self._lines += [(moment, line) for line in self._text[whole:end].splitlines()]
                     whole = max(whole, end)
                     self._more.notify_all()
@@ -191,8 +220,8 @@ def power_on(firmware: Firmware, segment: Segment, mac: str, directory: Path) ->
 
     Raises LabError when QEMU or the firmware is missing, with the packages to install.
     """
-    if find_program(firmware.program) is None or (firmware.variables and not Path(firmware.variables).exists()):
-        raise LabError(f"{firmware.title} needs: apt-get install {' '.join(firmware.packages)}")
+    if firmware.missing:
+        raise LabError(f"{firmware.title} needs: apt-get install {' '.join(firmware.missing)}")
     directory.mkdir(parents=True, exist_ok=True)
     variables = directory / "variables.fd"
     if firmware.variables:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from bootwire.facts import KINDS, Fact, Record
 
 _FIELDS: dict[type[Fact], tuple[str, ...]] = {kind: tuple(f.name for f in fields(kind)) for kind in KINDS}
+_BY_NAME = {kind.kind: kind for kind in KINDS}
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -18,3 +19,15 @@ def line(record: Record) -> str:
     for name in _FIELDS[type(fact)]:
         body[name] = getattr(fact, name)
     return _encode(body)
+
+
+def parse(text: str | bytes) -> Record:
+    """The record a line was made of, its moment to the microsecond. Raises ValueError for any other line."""
+    body = json.loads(text)
+    try:
+        kind = _BY_NAME[body["kind"]]
+        wall = float(body["time"])
+        fact = kind(**{name: body[name] for name in _FIELDS[kind]})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a fact: {error}") from None
+    return Record(wall, round(wall * 1e6) * 1_000, fact)
