@@ -82,6 +82,20 @@ def test_archives_of_others_are_left_alone(root):
     assert [mirror.base for mirror in apt.read(root, "").mirrors] == ["http://mirror.example/debian"]
 
 
+@pytest.mark.parametrize(
+    ("release", "suite"),
+    [
+        ("VERSION_CODENAME=wilma\nUBUNTU_CODENAME=noble\n", "noble"),
+        ("VERSION_CODENAME=kali-rolling\n", "kali-rolling"),
+        ("ID=unheard-of\n", "anything"),
+    ],
+)
+def test_derivatives_find_their_archive_too(root, release, suite):
+    (root / "etc/os-release").write_text(release)
+    write(root, "sources.list", f"deb http://mirror.example/archive {suite} main\n")
+    assert [mirror.suites for mirror in apt.read(root, "").mirrors] == [(suite,)]
+
+
 def test_the_security_archive_comes_last(root):
     write(
         root,

@@ -23,7 +23,7 @@ ANY_INITRD = ("wimboot", "memdisk", "multiboot", "efi", "unknown")  # kernels wh
 class Image:
     """A file we recognised and can work with.
 
-    kind           kernels: linux, uki, efi, multiboot, wimboot, memdisk, memtest, ipxe, unknown; initrds: initrd
+    kind           kernels: linux, uki, efi, multiboot, wimboot, memdisk, memtest, unknown; initrds: initrd
     text           a noun phrase: "Linux 6.1.0-37-amd64 for x86_64"
     architectures  who can run it, as `buildarch` says it (x86_64, arm64, …); empty if nobody knows or it is all one
     version        as in the file, "" if it does not say
@@ -50,24 +50,21 @@ class Refusal:
 def check_kernel(head: bytes, size: int = -1) -> Image | Refusal:
     """Is this something to boot? head: the first HEAD octets (or all); size: of the whole file, -1 if not known."""
     image = _kernel(head, size)
-    if image is not None:
-        return image
-    other = _name(head, size)
-    if (inner := _unpacked(head)) is not None:
-        packing, data = inner
-        image = _kernel(data, -1)
+    packing, inside = _unpacked(head)
+    if image is None and packing:
+        image = _kernel(inside, -1)
         if isinstance(image, Image):
             warning = "" if image.kind == "multiboot" else _PACKED_KERNEL
             return replace(image, text=f"{image.text}, {packing}-compressed", warning=warning)
-        other = f"{_name(data, -1) or 'something'} ({packing}-compressed)"
-        hint = _HINTS.get(_name(data, -1), "")
-    else:
-        hint = _HINTS.get(other, "")
-    for magic, packing in _PACKED_UNSEEN:
-        if head.startswith(magic):
-            other, hint = f"a {packing}-compressed file, perhaps an initrd", _HINTS[_CPIO]
-    if other:
-        return Refusal(f"{other}, not a kernel{hint}")
+    if image is not None:
+        return image
+    if packing:
+        name = _name(inside, -1) if inside else ""
+        hint = _HINTS.get(name, "") if name else _ORDER
+        return Refusal(f"{name or 'a file'}, {packing}-compressed, not a kernel{hint}")
+    name = _name(head, size)
+    if name:
+        return Refusal(f"{name}, not a kernel{_HINTS.get(name, '')}")
     return Image("unknown", "a file of no known kind", bios=True, efi=True, warning="it is served as it is, unchecked")
 
 
@@ -75,44 +72,39 @@ def check_initrd(head: bytes, size: int = -1, kernel: Image | None = None) -> Im
     """Can this be unpacked by Linux as an initrd? Other kernels than Linux (wimboot, Xen, …) may be given anything."""
     if kernel is not None and kernel.kind in ANY_INITRD and head:
         return Image("initrd", _name(head, size) or "a file of no known kind")
-    if head[:6] in _NEWC:
-        return Image("initrd", "a cpio archive")
-    if (inner := _unpacked(head)) is not None:
-        packing, data = inner
-        if data[:6] in _NEWC:
-            return Image("initrd", f"a cpio archive, {packing}-compressed")
-        inside = _kernel_text(data) or _name(data, -1)
-        if inside:
-            return Refusal(f"{inside} ({packing}-compressed), not an initrd")
-        return Image("initrd", f"an archive, {packing}-compressed")
-    for magic, packing in _PACKED_UNSEEN:
-        if head.startswith(magic):
-            return Image("initrd", f"an archive, {packing}-compressed")
-    for at, magic, system in _FILE_SYSTEMS:
-        if head[at : at + len(magic)] == magic:
-            warning = "the kernel must have it built in, and needs root=/dev/ram0"
-            return Image("initrd", f"a {system} file system", warning=warning)
-    kind = _kernel_text(head)
-    if kind:
-        return Refusal(f"{kind}, not an initrd (the kernel comes first, initrds after it)")
-    other = _name(head, size)
-    if other:
-        return Refusal(f"{other}, not an initrd{_HINTS.get(other, '')}")
-    return Image("initrd", "a file of no known kind", warning="Linux will probably not unpack it")
+    packing, inside = _unpacked(head)
+    data = inside if packing else head
+    packed = f", {packing}-compressed" if packing else ""
+    if data[:6] in _NEWC:
+        return Image("initrd", f"a cpio archive{packed}")
+    if system := _file_system(data):
+        return Image("initrd", system + packed, warning="the kernel must have it built in, and needs root=/dev/ram0")
+    if kind := _kernel_text(data):
+        return Refusal(f"{kind}{packed}, not an initrd{_ORDER}")
+    if packing and not inside:  # a compression that only the kernel can undo
+        return Image("initrd", f"an archive{packed}")
+    if name := _name(data, -1 if packing else size):
+        return Refusal(f"{name}{packed}, not an initrd{_HINTS.get(name, '')}")
+    return Image("initrd", f"a file of no known kind{packed}", warning="Linux will probably not unpack it")
 
 
 _NEWC = (b"070701", b"070702")  # cpio archives that Linux unpacks
 _ISO, _WEB, _WIM, _EMPTY = "an ISO image", "a web page", "a Windows image (WIM)", "an empty file"
 _CPIO, _SCRIPT, _TEXT, _LFS = "an initrd (cpio archive)", "an iPXE script", "a text file", "a Git LFS pointer"
+_ORDER = "; the kernel comes first, initrds after it"
 _HINTS = {
     _ISO: "; loop-mount it and take the kernel and initrd that its boot menu names",
     _WEB: "; the address probably gave an error or a login page instead of the file",
     _WIM: "; Windows starts with wimboot as the kernel and this as one of its initrds",
     _EMPTY: "; the download or the disk may have failed",
-    _CPIO: "; the kernel comes first, initrds after it",
+    _CPIO: _ORDER,
     _LFS: "; fetch the file itself with git lfs pull",
 }
-_PACKED_UNSEEN = (  # compressions that Linux unpacks and the standard library of Python 3.11 does not
+_PACKED = (  # what Linux unpacks; the standard library of Python 3.11 has none of the last three
+    (b"\x1f\x8b", "gzip"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x5d\0\0", "lzma"),
+    (b"BZh", "bzip2"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x02\x21\x4c\x18", "lz4"),
     (b"\x89LZO\0\r\n\x1a\n", "lzo"),
@@ -235,9 +227,8 @@ def _name(head: bytes, size: int) -> str:
     for magic, name in _OTHERS:
         if head.startswith(magic):
             return name
-    for at, magic, system in _FILE_SYSTEMS:
-        if head[at : at + len(magic)] == magic:
-            return f"a {system} file system"
+    if system := _file_system(head):
+        return system
     if head[0x1FE:0x200] == b"\x55\xaa" and not _printable(head[:256]):
         return "a disk image"
     return _TEXT if _printable(head[:1024]) else ""
@@ -258,6 +249,11 @@ _OTHERS = (
 )
 
 
+def _file_system(head: bytes) -> str:
+    found = (system for at, magic, system in _FILE_SYSTEMS if head[at : at + len(magic)] == magic)
+    return next((f"a {system} file system" for system in found), "")
+
+
 def _printable(data: bytes) -> bool:
     return (
         bool(data)
@@ -271,20 +267,24 @@ def _kernel_text(head: bytes) -> str:
     return kind.text if isinstance(kind, Image) else "an ELF program" if kind else ""
 
 
-def _unpacked(head: bytes) -> tuple[str, bytes] | None:
-    """The name of the compression and the first octets inside (at most HEAD); None if not compressed or broken."""
+def _unpacked(head: bytes) -> tuple[str, bytes]:
+    """The name of the compression and the first octets inside, at most HEAD: none if they cannot be had here.
+
+    ("", b"") if this is not compressed at all.
+    """
+    packing = next((name for magic, name in _PACKED if head.startswith(magic)), "")
     try:
-        if head[:2] == b"\x1f\x8b":
-            return "gzip", zlib.decompressobj(wbits=31).decompress(head, HEAD)
-        if head[:6] == b"\xfd7zXZ\0":
-            return "xz", lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY).decompress(head, HEAD)
-        if head[:3] == b"\x5d\0\0":
-            return "lzma", lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY).decompress(head, HEAD)
-        if head[:3] == b"BZh":
-            return "bzip2", bz2.BZ2Decompressor().decompress(head, HEAD)
+        if packing == "gzip":
+            return packing, zlib.decompressobj(wbits=31).decompress(head, HEAD)
+        if packing == "xz":
+            return packing, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY).decompress(head, HEAD)
+        if packing == "lzma":
+            return packing, lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY).decompress(head, HEAD)
+        if packing == "bzip2":
+            return packing, bz2.BZ2Decompressor().decompress(head, HEAD)
     except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError):
-        return None
-    return None
+        pass
+    return packing, b""
 
 
 _MEMORY = 256 << 20  # octets a decoder may take: xz -9 asks for 65 MiB, Debian's installers use 64 MiB dictionaries

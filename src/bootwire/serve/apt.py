@@ -22,6 +22,7 @@ KEYRINGS = (  # where distributions install their archive keys; the newer suffix
     "usr/share/keyrings/ubuntu-archive-keyring.gpg",
 )
 _T = TypeVar("_T")
+_CODENAMES = ("VERSION_CODENAME", "UBUNTU_CODENAME", "DEBIAN_CODENAME")  # os-release(5); the latter in derivatives
 _ROLLING = ("stable", "testing", "unstable", "sid", "oldstable", "devel")  # suite names that are no codename
 
 
@@ -56,10 +57,11 @@ def read(root: Path = Path("/"), dump: str | None = None) -> Apt:
     Without any apt (other distributions) there are no mirrors; unreadable files are passed over.
     """
     release = _os_release(root)
-    known = (release.get("VERSION_CODENAME", ""), *_ROLLING)
-    own = [mirror for mirror in _entries(root) if any(suite.split("-")[0] in known for suite in mirror.suites)]
+    known = {*_ROLLING, *(release.get(name, "") for name in _CODENAMES)} - {""}
+    entries = list(_entries(root))
+    own = [one for one in entries if any(suite in known or suite.split("-")[0] in known for suite in one.suites)]
     proxies, direct = _proxies(_dump() if dump is None else dump)
-    return Apt(tuple(_merged(own)), proxies, direct)
+    return Apt(tuple(_merged(own or entries)), proxies, direct)
 
 
 def named(base: str, root: Path = Path("/")) -> Mirror:
