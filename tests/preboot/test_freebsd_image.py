@@ -155,7 +155,7 @@ def test_what_is_no_kernel_is_refused(kernel: bytes, change, because: str) -> No
 
 
 def test_an_ordinary_program_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotLoadable, match="library|not linked"):
+    with pytest.raises(NotLoadable, match=r"library|not linked"):
         freebsd.build(Path("/bin/true").read_bytes())
 
 
