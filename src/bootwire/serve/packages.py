@@ -136,15 +136,14 @@ class _Fetcher:
     def package(
         self, name: str, suites: tuple[str, ...], architecture: str, members: Callable[[str], bool], refresh: bool
     ) -> Package:
-        names = [name]
-        for depth in range(2):
-            for one in names:
-                found, depends = self._resolve(one, suites, architecture, refresh)
-                files = self._unpack(found.digest, members)
-                if files:
+        found, depends = self._resolve(name, suites, architecture, refresh)
+        if files := self._unpack(found.digest, members):
+            return replace(found, files=files)
+        for one in depends:
+            with contextlib.suppress(PackageError):  # a virtual package, or one that is not in this suite
+                found, _ = self._resolve(one, suites, architecture, refresh)
+                if files := self._unpack(found.digest, members):
                     return replace(found, files=files)
-                if depth == 0:
-                    names = depends
         raise PackageError(f"{name} has none of the files wanted, nor has any package it depends on")
 
     def _resolve(
