@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import shlex
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bootwire.assets.catalog import Blob
@@ -34,12 +35,14 @@ from bootwire.serve.capture import Capture
 from bootwire.serve.dhcp import DhcpEdge, PortInUse
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.http import HttpServer
+from bootwire.serve.http import Limits as HttpLimits
 from bootwire.serve.interfaces import Interface, InterfaceError, choose
 from bootwire.serve.journal import Journal
 from bootwire.serve.loop import Loop
 from bootwire.serve.ports import taken
 from bootwire.serve.sources import Examined, SourceError, examine, split_list
 from bootwire.serve.syslog import SyslogReceiver
+from bootwire.serve.tftp import Limits as TftpLimits
 from bootwire.serve.tftp import TftpServer
 from bootwire.serve.upstream import Streamer
 
@@ -47,6 +50,7 @@ TFTP_PORT = 69  # RFC 1350 section 4
 HTTP_PORT, HTTP_PORT_ELSE = 80, 8080
 RASPBERRY_FILES = ("bootcode.bin", "start4.elf", "config.txt")  # what Raspberry Pi 3, 4 and 5 ask for
 ADDRESS_CHECK_SECONDS = 2.0  # how soon a changed address of an interface is followed
+DESCRIPTORS = 16_384  # twice the transfers and connections there may be at most, and some to spare
 DRAIN_SECONDS = 3.0  # how long transfers under way may go on after the first signal
 
 
@@ -141,6 +145,7 @@ class _Server:
         self._journal = Journal(1, json=settings.json, verbose=settings.verbose > 0)
         self._record = self._journal.record
         self._transfers = Loop()
+        self._http_limits, self._tftp_limits = _limits(_raise_descriptors())
         self._published = _publish(settings.files)
         self._loaders, self._advice = _loaders(settings)
         self._http_port = settings.http_port or HTTP_PORT
@@ -210,7 +215,7 @@ class _Server:
             try:
                 self._http = HttpServer(
                     self._transfers, listen, lambda request, peer: self._answers.http(request, peer), self._record,
-                    self._streamer.take,
+                    self._streamer.take, self._http_limits,
                 )  # fmt: skip
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
@@ -232,6 +237,7 @@ class _Server:
                 [(interface.address, TFTP_PORT, "") for interface in chosen],
                 lambda name, peer: self._answers.tftp(name, peer),
                 self._record,
+                limits=self._tftp_limits,
             )
             self._dhcp = DhcpEdge(self._boot_server, chosen, self._record)
             self._dhcp.open(control)
@@ -378,6 +384,25 @@ class _Server:
         if not self._settings.json:
             with contextlib.suppress(OSError):
                 os.write(1, f"{prose.HEADER}\n".encode())
+
+
+def _raise_descriptors() -> int:
+    """Raise our own limit of open files, as far as that needs no privilege; what it is now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft if soft != resource.RLIM_INFINITY else DESCRIPTORS
+
+
+def _limits(descriptors: int) -> tuple[HttpLimits, TftpLimits]:
+    """What each service may hold so that neither takes the other's descriptors: a socket and a file for each peer."""
+    http, tftp = HttpLimits(), TftpLimits()
+    return (
+        replace(http, connections=min(http.connections, descriptors // 6)),
+        replace(tftp, transfers=min(tftp.transfers, descriptors // 6)),
+    )
 
 
 def _recognised(examined: Examined, seen: Image | Refusal) -> Image:

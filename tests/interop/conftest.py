@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 
 from namespaces import Namespace, pair
-from product import Server, bzimage
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_running() -> Iterator[None]:
-    yield
-    Server.kill_all()
+from product import bzimage
 
 
 @pytest.fixture

@@ -125,6 +125,17 @@ def test_no_other_path_leads_anywhere_by_http(answers: Answers, path: str) -> No
     assert isinstance(answers.http(get(path), PEER), Missing)
 
 
+@pytest.mark.parametrize("room", ["", "boot/"])
+@pytest.mark.parametrize("name", ["\udcff", "a\nb", "\x1b[2J", "\u202e", "x" * 5000])
+def test_a_hostile_name_is_refused_in_words_that_can_be_printed_and_sent(
+    answers: Answers, room: str, name: str
+) -> None:
+    found = answers.http(get(f"/{room}{name}"), PEER)
+    assert isinstance(found, Missing)
+    assert found.because.isprintable()
+    assert len(found.because.encode()) < 400
+
+
 def test_what_loaders_try_and_do_without_is_no_news(answers: Answers) -> None:
     for name in (b"revocations_sbat.efi", b"pxelinux.cfg/default", b"x86_64-efi/command.lst"):
         found = answers.tftp(name, PEER)

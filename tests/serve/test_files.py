@@ -1,6 +1,7 @@
 """What a published directory gives out, what it never does, and what happens while somebody swaps links under it."""
 
 import os
+import resource
 import socket
 import threading
 from pathlib import Path
@@ -57,6 +58,19 @@ def octets(found: Content | Missing) -> bytes | Missing:
         return os.pread(found.fd, found.size + 1, 0)
     finally:
         found.close()
+
+
+def test_a_shortage_of_descriptors_is_no_missing_file(published: PublishedDirectory) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(0)
+    os.close(spare)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+        with pytest.raises(OSError, match="Too many open files"):
+            published.open("empty")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert octets(published.open("empty")) == b""
 
 
 @pytest.mark.parametrize(

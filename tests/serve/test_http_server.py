@@ -1,6 +1,7 @@
 """The HTTP server over real sockets on loopback: octets, facts, limits, and peers of every bad sort."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import queue
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from bootwire.engine import MS
-from bootwire.facts import NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted
+from bootwire.facts import NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted, Warned
 from bootwire.serve.content import Content, Missing, Peer, Reply, Upstream
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.http import SMALL, HttpServer, Limits
@@ -198,6 +199,17 @@ def test_our_own_mistake_costs_one_connection(house: House) -> None:
         assert client.ended()
         assert other.get("/small.ipxe")[0] == 200
         assert [str(error) for error in house.errors] == ["our mistake"]
+
+
+def test_a_shortage_is_said_so_that_ipxe_tries_again() -> None:
+    def resolve(request: Request, peer: Peer) -> object:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with served(resolve) as house, Client(house.port) as client:
+        status, headers, _ = client.get("/kernel")
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert client.ended()
+        assert isinstance(house.fact(Warned), Warned)
 
 
 def test_an_absolute_target_is_ours_or_nobodys(house: House) -> None:

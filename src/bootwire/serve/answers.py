@@ -20,6 +20,7 @@ from bootwire.facts import Fact, HandedOver, ScriptServed, TransferDone
 from bootwire.serve.content import Content, Missing, Peer, Record, Reply, Upstream
 from bootwire.serve.files import PublishedDirectory, open_local
 from bootwire.wire.http import Request
+from bootwire.wire.text import printable
 
 MACHINES = 4096  # boots under way whose octets are counted; the oldest is forgotten first
 
@@ -89,7 +90,7 @@ class Answers:
             return self._open_published(rest, self._machine_at(peer.address))
         if path == "":
             return Reply(200, b"Bootwire: network boot server. Machines ask /boot.ipxe for their script.\n")
-        return Missing(f"nothing is served at /{room}", self._machine_at(peer.address))
+        return Missing(f"nothing is served at /{printable(room, 40)}", self._machine_at(peer.address))
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class Answers:
             return Reply(200, self._autoexec(machine, peer), machine=machine)
         blob = self._catalog.get(rest)
         if blob is None:
-            return Missing(f'no boot file is called "{_printable(rest)}"', machine, quiet=_optional(rest))
+            return Missing(f'no boot file is called "{printable(rest)}"', machine, quiet=_optional(rest))
         if isinstance(blob.source, RemoteFile):
             return Upstream(blob.name, blob.source.url, machine, blob.media_type)
         return self._open(blob, machine)
@@ -181,7 +182,3 @@ def _mac(text: str) -> str:
 
 def _optional(name: str) -> bool:
     return any(part in name for part in OPTIONAL)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:200])

@@ -5,6 +5,7 @@ The transfer loop knows nothing of catalogs, policies or paths: it asks a resolv
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from bootwire.facts import Fact
     from bootwire.wire import http
+
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+"""What errno says when there is too little of something now, and later there may be more."""
 
 Record = Callable[["Fact"], None]
 """Takes a fact from any thread, at once and without blocking; the journal stamps and writes it."""
@@ -51,12 +55,11 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """No such name, or not to be had. because: for the journal and, shortened, for the peer."""
+    """No such name, or not to be had. because: for the journal and the peer; of the name only what is printable."""
 
     because: str
     machine: str = ""
     forbidden: bool = False  # exists but will not be served (TFTP ERROR 2, HTTP 403)
-    short: bool = False  # for want of descriptors or memory: ask again soon (TFTP says nothing, HTTP 503)
     quiet: bool = False  # an optional name whose absence is a normal part of a boot
 
 
@@ -94,12 +97,18 @@ class Peer:
 
 
 class TftpResolver(Protocol):
-    """Looks a TFTP name up. Called in the transfer loop: must not block longer than an open(2)."""
+    """Looks a TFTP name up. Called in the transfer loop: must not block longer than an open(2).
+
+    Raises OSError with one of SHORTAGES when it cannot say.
+    """
 
     def __call__(self, name: bytes, peer: Peer) -> Content | Missing: ...
 
 
 class HttpResolver(Protocol):
-    """Looks an HTTP GET or HEAD up. Called in the transfer loop: must not block longer than an open(2)."""
+    """Looks an HTTP GET or HEAD up. Called in the transfer loop: must not block longer than an open(2).
+
+    Raises OSError with one of SHORTAGES when it cannot say.
+    """
 
     def __call__(self, request: http.Request, peer: Peer) -> Content | Missing | Reply | Upstream: ...

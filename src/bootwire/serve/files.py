@@ -7,7 +7,7 @@ import functools
 import os
 import stat
 
-from bootwire.serve.content import Content, Missing
+from bootwire.serve.content import SHORTAGES, Content, Missing
 from bootwire.wire import http
 from bootwire.wire.text import printable
 
@@ -36,7 +36,7 @@ class PublishedDirectory:
 
         name  as TFTP's octets or as a decoded HTTP path (PEP 383); anything at all may be in it
 
-        Never blocks on a FIFO or device, holds at most two descriptors on the way.
+        Never blocks on a FIFO or device, holds at most two descriptors on the way. Raises OSError (SHORTAGES).
         """
         try:
             raw = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
@@ -83,7 +83,10 @@ class PublishedDirectory:
 
 
 def open_local(path: str, name: str, media_type: str) -> Content | Missing:
-    """Open a file that the operator named, and call it `name`. Links are followed: the operator's word is enough."""
+    """Open a file that the operator named, and call it `name`. Links are followed: the operator's word is enough.
+
+    Raises OSError with one of SHORTAGES.
+    """
     try:
         return _content(os.open(path, _FILE), name, media_type)
     except OSError as error:
@@ -138,6 +141,8 @@ _date = functools.lru_cache(maxsize=1024)(http.format_date)
 
 
 def _missing(error: OSError) -> Missing:
+    if error.errno in SHORTAGES:
+        raise error
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR | errno.ENAMETOOLONG:
             return Missing("no such file")
@@ -147,7 +152,5 @@ def _missing(error: OSError) -> Missing:
             return Missing(error.strerror or "a symbolic link", forbidden=True)
         case errno.EACCES:
             return Missing("this server may not read it", forbidden=True)
-        case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
-            return Missing(os.strerror(error.errno), short=True)
         case _:
             return Missing(os.strerror(error.errno or 0))

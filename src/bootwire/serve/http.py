@@ -8,7 +8,6 @@ others from two queues, young and old, a slice of both between two looks at the 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import select
@@ -24,7 +23,7 @@ from bootwire.engine import MS, Ns, S
 from bootwire.engine import http as engine
 from bootwire.facts import NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted, Warned
 from bootwire.serve.brake import Brake
-from bootwire.serve.content import Content, HttpResolver, Missing, Peer, Record, Reply, Upstream
+from bootwire.serve.content import SHORTAGES, Content, HttpResolver, Missing, Peer, Record, Reply, Upstream
 from bootwire.serve.loop import ERR, HUP, IN, OUT, RDHUP, Loop
 from bootwire.wire import http
 from bootwire.wire.text import printable
@@ -167,12 +166,12 @@ class HttpServer:
                 except BlockingIOError:
                     return
                 except OSError as error:
-                    if error.errno not in _SHORTAGE:
+                    if error.errno not in SHORTAGES:
                         continue  # the error of one connection that is no more: on with the next
                     if not _readable(listener):
                         return  # nobody waits: accept(2) takes its descriptor before it looks
                     if not self._make_room(now):
-                        self._warn_shortage(error, now)
+                        self.warn_shortage(error, now)
                         self._accept_later(now + ACCEPT_PAUSE)
                         return
                     continue
@@ -332,8 +331,8 @@ class HttpServer:
         fact = NotFound(found.machine, "http", printable(request.path), connection.address, found.because)
         self._misses.tell(fact, self.loop.now)
 
-    def _warn_shortage(self, error: OSError, now: Ns) -> None:
-        what = f"HTTP cannot accept connections: {error.strerror}"
+    def warn_shortage(self, error: OSError, now: Ns) -> None:
+        what = f"HTTP cannot serve everybody now: {error.strerror}"
         self._refusals.tell(Warned("", what, "raise the limit: ulimit -n 8192"), now)
 
 
@@ -511,7 +510,11 @@ class _Connection:
             return
         try:
             found = server.resolve(request, self.peer)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in SHORTAGES:
+                server.warn_shortage(error, now)
+                self._reply(request, 503, [("Retry-After", "1"), ("Content-Length", "0")], b"", now, keep=False)
+                return
             self._say(request, 500, "a mistake of this server", now, keep=False)
             raise
         if isinstance(found, Content):
@@ -522,7 +525,7 @@ class _Connection:
             self._reply(request, found.status, fields, found.body, now)
         elif isinstance(found, Missing):
             server.missed(self, request, found)
-            self._say(request, 503 if found.short else 403 if found.forbidden else 404, found.because, now)
+            self._say(request, 403 if found.forbidden else 404, found.because, now)
         elif server.hand_over is None:
             self._say(request, 502, "nothing here fetches from other servers", now)
         else:
@@ -702,9 +705,6 @@ class _Connection:
             except OSError:
                 break
         self.close()
-
-
-_SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def _listen(address: str, port: int) -> socket.socket:

@@ -21,8 +21,8 @@ from bootwire.facts import Fact, Record, Warned
 from bootwire.observe import jsonlines, prose
 from bootwire.serve.loop import print_error
 
-CAPACITY = 65_536
-"""Facts that wait for a reader: a storm of 1,000 boots, at about 300 octets each some 20 MB at the very most."""
+CAPACITY = 16_384
+"""Facts that wait for a reader: a storm of 1,000 boots, at about 750 octets each some 12 MB at the very most."""
 
 BATCH = 512
 """Facts formatted for one write."""
