@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from namespaces import Namespace
 
@@ -74,6 +74,8 @@ class Server:
     within  a command that runs it, its own arguments in front
     """
 
+    running: ClassVar[set[Server]] = set()
+
     def __init__(
         self, namespace: Namespace, *arguments: str, user: int = 0, read: bool = True, within: tuple[str, ...] = ()
     ) -> None:
@@ -86,6 +88,14 @@ class Server:
         assert self.process.stderr
         self.out = Lines(self.process.stdout) if read else None
         self.err = Lines(self.process.stderr)
+        Server.running.add(self)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End what a failed test left running."""
+        for server in list(cls.running):
+            server.process.kill()
+            server.wait()
 
     @property
     def facts(self) -> list[dict[str, Any]]:
@@ -122,6 +132,8 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+        finally:
+            Server.running.discard(self)
         if self.out:
             self.out.rest()
         elif self.process.stdout:

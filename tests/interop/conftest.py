@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from namespaces import Namespace, pair
-from product import bzimage
+from product import Server, bzimage
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    yield
+    Server.kill_all()
 
 
 @pytest.fixture

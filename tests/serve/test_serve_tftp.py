@@ -24,6 +24,7 @@ from bootwire.facts import (
     Warned,
 )
 from bootwire.serve.content import Content, Peer
+from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.loop import Loop
 from bootwire.serve.tftp import Limits, TftpServer
 from bootwire.wire import tftp as wire
@@ -310,6 +311,17 @@ def test_a_full_house_of_known_clients_drops_newcomers_in_silence():
         assert late.recv(600)[:4] == b"\0\3\0\1"
 
 
+def test_no_address_can_have_all_places():
+    with serving({b"f": blob(50_000)}, limits=Limits(address=2), address="0.0.0.0") as rig:
+        socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+        for sock, address in zip(socks, ("127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2"), strict=True):
+            sock.bind((address, 0))
+            sock.sendto(rrq(), rig.at)
+        assert [silent(sock, 0.2) for sock in socks] == [False, False, True, False]
+        for sock in socks:
+            sock.close()
+
+
 def test_a_shortage_of_descriptors_is_survived():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with serving({b"f": blob(5000)}) as rig:
@@ -464,6 +476,26 @@ def test_a_resolver_that_runs_out_of_descriptors_is_asked_again_later():
         sock.sendto(rrq(), rig.at)
         assert sock.recv(600) == b"\0\3\0\1here"
         assert calls[0] == Peer(LOOPBACK, sock.getsockname()[1], LOOPBACK)
+
+
+def test_a_published_file_that_no_descriptor_is_left_for_is_asked_again_later(tmp_path: Path):
+    (tmp_path / "f").write_bytes(b"here")
+    directory = PublishedDirectory(str(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with serving({}) as rig, client() as sock:
+        rig.server._resolve = lambda name, peer: directory.open(name)
+        spare = os.dup(0)
+        os.close(spare)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+            sock.sendto(rrq(), rig.at)
+            rig.wait_for(Warned)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert silent(sock, 0.1)
+        sock.sendto(rrq(), rig.at)
+        assert sock.recv(600) == b"\0\3\0\1here"
+    directory.close()
 
 
 def test_descriptors_of_the_oldest_stranger_go_to_a_newcomer():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import heapq
+import itertools
 import os
 import select
 import sys
@@ -31,17 +32,13 @@ def print_error(error: BaseException) -> None:
 class Timer:
     """A callback due at a moment; `cancel` is cheap and final."""
 
-    __slots__ = ("callback", "due")
+    __slots__ = ("callback",)
 
-    def __init__(self, due: Ns, callback: Callable[[Ns], None]) -> None:
-        self.due = due
+    def __init__(self, callback: Callable[[Ns], None]) -> None:
         self.callback: Callable[[Ns], None] | None = callback
 
     def cancel(self) -> None:
         self.callback = None
-
-    def __lt__(self, other: Timer) -> bool:
-        return self.due < other.due
 
 
 class Loop:
@@ -50,7 +47,8 @@ class Loop:
     def __init__(self, on_error: Callable[[BaseException], None] = print_error) -> None:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int, Ns], None]] = {}
-        self._timers: list[Timer] = []
+        self._timers: list[tuple[Ns, int, Timer]] = []  # a heap; the number keeps comparing away from Timer
+        self._count = itertools.count()
         self._soon: deque[Callable[[], None]] = deque()
         self._on_error = on_error
         self._running = False
@@ -74,8 +72,8 @@ class Loop:
 
     def at(self, due: Ns, callback: Callable[[Ns], None]) -> Timer:
         """Call `callback(now)` once, at `due` or soon after."""
-        timer = Timer(due, callback)
-        heapq.heappush(self._timers, timer)
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (due, next(self._count), timer))
         return timer
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -126,11 +124,11 @@ class Loop:
         """Seconds to sleep; -1 is for ever. Rounded up to a whole millisecond, as epoll counts."""
         if self._soon:
             return 0
-        while self._timers and self._timers[0].callback is None:
+        while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         if not self._timers:
             return -1
-        return max(0, -((time.monotonic_ns() - self._timers[0].due) // MS)) / 1000
+        return max(0, -((time.monotonic_ns() - self._timers[0][0]) // MS)) / 1000
 
     def _run_soon(self) -> None:
         for _ in range(len(self._soon)):
@@ -141,8 +139,8 @@ class Loop:
 
     def _run_timers(self, now: Ns) -> None:
         timers = self._timers
-        while timers and timers[0].due <= now:
-            callback = heapq.heappop(timers).callback
+        while timers and timers[0][0] <= now:
+            callback = heapq.heappop(timers)[2].callback
             if callback is not None:
                 try:
                     callback(now)

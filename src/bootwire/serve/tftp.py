@@ -12,10 +12,12 @@ wrong, is in the other methods.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
@@ -64,14 +66,16 @@ class Limits:
     """What the server may use up.
 
     transfers   in all; established ones are never given up for new ones
-    unproven    of these, the ones whose client has acknowledged nothing yet: when they are too many, the oldest goes.
-                No limit counts per address: a thousand machines may stand behind one NAT
+    unproven    of these, the ones whose client has acknowledged nothing yet: when they are too many, the oldest goes
+    address     with one client address: half, so that nobody has it all, but a thousand machines behind one NAT
+                (or one port of a container) are as welcome as any
     block_size  octets, the biggest ever agreed; the path's MTU less 32 limits it, too
     window      blocks, the biggest ever agreed, 1..64
     """
 
     transfers: int = 4096
     unproven: int = 1024
+    address: int = 2048
     block_size: int = wire.MAX_BLOCK_SIZE
     window: int = engine.WINDOW_LIMIT
 
@@ -133,6 +137,7 @@ class TftpServer:
         self._tids: list[Door] = []
         self._transfers: dict[Key, _Transfer] = {}
         self._unproven: dict[_Transfer, None] = {}
+        self._by_address: Counter[str] = Counter()
         self._netascii_sizes: dict[object, int] = {}
         self._refusals = Brake(loop, record, "tftp", 20)
         self._misses = Brake(loop, record, "tftp", 500)
@@ -206,6 +211,10 @@ class TftpServer:
         self._unproven.pop(transfer, None)
         if self._transfers.get(transfer.key) is transfer:
             del self._transfers[transfer.key]
+            address = transfer.key[0]
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
 
     def tell_miss(self, fact: Fact, now: Ns) -> None:
         """Record a fact of a kind that anybody can cause in any number, as long as there are not too many."""
@@ -214,6 +223,8 @@ class TftpServer:
     def _read(self, door: Door, key: Key, request: wire.ReadRequest, data: bytes, now: Ns) -> None:
         if len(self._transfers) >= self.limits.transfers and not self._evict(now):
             return self._shed("too many transfers", now)
+        if self._by_address[key[0]] >= self.limits.address:
+            return self._shed(f"too many transfers with {key[0]}", now)
         if len(self._unproven) >= self.limits.unproven:
             self._evict(now)
         try:
@@ -223,6 +234,8 @@ class TftpServer:
                 return self._shed(_why(error), now)
             content = Missing(_why(error), forbidden=error.errno in (errno.EACCES, errno.EPERM))
         if isinstance(content, Missing):
+            if content.short:
+                return self._shed(content.because, now)
             self.counts.refused += 1
             code, text = (wire.ACCESS, b"not served") if content.forbidden else (wire.NOT_FOUND, b"no such file")
             door.send(wire.emit(wire.Error(code, text)), key)
@@ -244,6 +257,7 @@ class TftpServer:
             self.counts.send_errors += 1
             return self._refuse(door, key, data, None, _why(error), now)
         self._transfers[key] = transfer
+        self._by_address[key[0]] += 1
         self._unproven[transfer] = None
         self.counts.peak = max(self.counts.peak, len(self._transfers))
         return transfer.start(now)
@@ -315,7 +329,8 @@ class TftpServer:
             # "Don't fragment" confuses some ROMs: routers behind us may cut what does not fit.
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
             if door.interface:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, door.interface.encode())
+                with contextlib.suppress(PermissionError):  # without CAP_NET_RAW any more: routes decide, as for others
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, door.interface.encode())
             sock.bind((key[2], door.port if self.single_port else secrets.choice(self._tids).port))
             sock.connect((key[0], key[1]))
         except BaseException:
@@ -350,7 +365,8 @@ class TftpServer:
         self.counts.shed += 1
         if now - self._shed_told >= 10 * S:
             self._shed_told = now
-            self.record(Warned("", f"tftp: {self.counts.shed} requests dropped so far: {because}", "ulimit -n 8192"))
+            fix = "" if because.startswith("too many transfers") else "ulimit -n 16384"
+            self.record(Warned("", f"tftp: {self.counts.shed} requests dropped until now: {because}", fix))
 
 
 class _Transfer:
@@ -577,7 +593,7 @@ class _Transfer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._sender.deadline is not None:
+        if self._sender.deadline is not None and self._fd >= 0:
             self._timer = self._server.loop.at(self._sender.deadline, self._on_timer)
 
     def _on_timer(self, now: Ns) -> None:

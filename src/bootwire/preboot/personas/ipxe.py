@@ -65,8 +65,8 @@ class Build:
 
 _BUILDARCHS = {0: "i386", 6: "i386", 7: "x86_64", 9: "x86_64", 10: "arm32", 11: "arm64", 25: "riscv32", 27: "riscv64",
                39: "loong64"}  # fmt: skip
-_COMMON = (0x10, 0x13, 0x15, 0x17, 0x19, 0x27)
-_BIOS = (0x18, 0x20, 0x21, 0x22, 0x23)
+_BIOS = (0x17, 0x22, 0x13, 0x11, 0x27, 0x19, 0x29, 0x10, 0x21, 0x15, 0x18, 0x12)  # in the order of the linker
+_EFI = (0x17, 0x13, 0x14, 0x11, 0x27, 0x15, 0x24, 0x12)
 
 
 def build(platform: str, arch: int, version: str, *, features: tuple[int, ...] | None = None) -> Build:
@@ -74,11 +74,10 @@ def build(platform: str, arch: int, version: str, *, features: tuple[int, ...] |
 
     features: of option 175, None for what such a build has.
     """
-    platform_features = _BIOS if platform == "pcbios" else (0x24,)
-    return Build(
-        platform, arch, _BUILDARCHS.get(arch, "x86_64"), version, not version.startswith("1.0.0"),
-        (*_COMMON, *platform_features) if features is None else features,
-    )  # fmt: skip
+    own = _BIOS if platform == "pcbios" else _EFI
+    modern = not version.startswith("1.0.0")
+    buildarch = _BUILDARCHS.get(arch, "x86_64")
+    return Build(platform, arch, buildarch, version, modern, own if features is None else features)
 
 
 def rom(machine: Machine, firmware: Build | None = None) -> Persona:
@@ -162,20 +161,22 @@ def options(machine: Machine, firmware: Build, settings: ipxe_script.Settings, a
     """53, then dhcp_request_options_data, then what dhcp_create_request adds."""
     user_class = settings.override("user-class") or b"iPXE"
     undi = b"\1\2\1" if firmware.platform == "pcbios" else b"\1\3\x0a"
-    features = b"".join(bytes((code, 1, 1)) for code in firmware.features) + b"\xb1\5\1\x1a\xf4\x10\0"
+    release = bytes(int(number) for number in firmware.version.split("+")[0].split("-")[0].split(".")[:3])
+    bus = b"\1\x1a\xf4\x10\0"  # PCI, a virtio network card
+    features = b"".join(bytes((code, 1, 1)) for code in firmware.features)
     return (
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
+        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
+        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
         (dhcp4.MAX_SIZE, b"\x05\xc0"),
         (dhcp4.ARCHITECTURE, firmware.arch.to_bytes(2, "big")),
         (dhcp4.NIC_INTERFACE, undi),
         (dhcp4.VENDOR_CLASS, firmware.vendor_class),
         (dhcp4.USER_CLASS, user_class),
         (dhcp4.REQUEST_LIST, REQUESTED if firmware.modern else REQUESTED_2019),
-        (dhcp4.ETHERBOOT, features),
+        (dhcp4.ETHERBOOT, b"\xb1\5" + bus + b"\xeb\3" + release + features),
         (dhcp4.CLIENT_ID, b"\1" + machine.mac),
         *(((dhcp4.MACHINE_ID, b"\0" + machine.uuid),) if machine.uuid else ()),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
     )
 
 

@@ -1,0 +1,222 @@
+#!/usr/bin/python3
+"""Our TCP/IP, in Python on a TAP device, beside the kernel's own: goodput of one connection, in one run.
+
+    sudo benchmarks/stack.py              400 MB each way, 3 repetitions: a minute
+    sudo benchmarks/stack.py --exact      also fetch 1 GB from nginx and compare its SHA-256
+
+The server (nginx, and a sink in Python) is pinned to CPU 0 in a namespace, the client to CPU 1. "tap" is our stack on a
+TAP device with checksum and segmentation offload, "tap, plain" the same without, "packet" our stack on a packet socket
+on a veth pair, "kernel" the kernel's own TCP on that veth pair, read by the same Python loop. Each repetition runs
+every path once; CPU is the client process's own, which for the kernel's TCP includes what the kernel does for it.
+Needs root, iproute2, nginx and two CPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+PYTHON = "/usr/bin/python3"  # Debian's: built with optimisation
+TAP, VETH = "10.77.0", "10.78.0"
+SINK = 9
+READ = 1 << 20  # octets a read
+PATHS = ("tap", "tap, one thread", "tap, plain", "packet", "kernel")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=400)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--upload", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--hash", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child == "sink":
+        return sink()
+    if asked.child:
+        print(json.dumps(client(asked.child, asked.upload, asked.megabytes * 1_000_000, asked.hash)))
+        return 0
+    with network() as (server, other), tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        root.chmod(0o755)
+        with services(server, root, asked.megabytes * 1_000_000, asked.exact):
+            table(server, other, asked)
+            if asked.exact:
+                result = run(server, other, "tap", False, 1000, hashed=True)
+                wanted = hashlib.sha256((root / "exact").read_bytes()).hexdigest()
+                same = "equal" if result["sha256"] == wanted else "DIFFERENT"
+                print(f"\n1 GB from nginx over the TAP device: {result['octets']} octets, SHA-256 {same}")
+                return 0 if same == "equal" else 1
+    return 0
+
+
+def table(server: str, other: str, asked: argparse.Namespace) -> None:
+    """Run all paths in turn, and print medians with their spread."""
+    found: dict[tuple[str, bool], list[dict[str, float]]] = {}
+    for _ in range(asked.repetitions):
+        for upload in (False, True):
+            for path in PATHS:
+                megabytes = asked.megabytes // 8 if path == "tap, plain" else asked.megabytes
+                found.setdefault((path, upload), []).append(run(server, other, path, upload, megabytes))
+    print(f"{'':18}{'Mbit/s wall (least .. most)':>32}{'Mbit per CPU second':>22}{'of the kernel':>15}")
+    for upload in (False, True):
+        print("sending" if upload else "receiving")
+        for path in PATHS:
+            runs, base = found[path, upload], found["kernel", upload]
+            wall = sorted(r["octets"] * 8e-6 / r["seconds"] for r in runs)
+            cpu = statistics.median(r["octets"] * 8e-6 / r["cpu"] for r in runs)
+            ratio = statistics.median(
+                (r["octets"] / r["seconds"]) / (k["octets"] / k["seconds"]) for r, k in zip(runs, base, strict=True)
+            )
+            spread = f"{statistics.median(wall):.0f} ({wall[0]:.0f} .. {wall[-1]:.0f})"
+            print(f"  {path:16}{spread:>32}{cpu:>22.0f}{ratio:>15.2f}")
+
+
+def run(server: str, other: str, path: str, upload: bool, megabytes: int, hashed: bool = False) -> dict[str, float]:
+    """One client process, in the namespace that its path needs."""
+    where = server if path.startswith("tap") else other
+    command = ["ip", "netns", "exec", where, "taskset", "-c", "1", PYTHON, __file__, "--child", path]
+    command += ["--megabytes", str(megabytes)] + ["--upload"] * upload + ["--hash"] * hashed
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+@contextlib.contextmanager
+def network() -> Iterator[tuple[str, str]]:
+    server, other = f"bwstack{os.getpid()}s", f"bwstack{os.getpid()}c"
+    for name in (server, other):
+        subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        for command in (
+            f"-n {server} link set lo up",
+            f"-n {server} link add cable type veth peer name cable netns {other}",
+            f"-n {server} address add {VETH}.1/24 dev cable",
+            f"-n {other} address add {VETH}.2/24 dev cable",
+            f"-n {server} link set cable up",
+            f"-n {other} link set cable up",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        yield server, other
+    finally:
+        for name in (server, other):
+            subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+@contextlib.contextmanager
+def services(server: str, root: pathlib.Path, octets: int, exact: bool) -> Iterator[None]:
+    """nginx and the sink, on CPU 0."""
+    with (root / "file").open("wb") as file:
+        file.truncate(octets)
+    if exact:
+        with (root / "exact").open("wb") as file:
+            for _ in range(1000):
+                file.write(os.urandom(1_000_000))
+    (root / "nginx.conf").write_text(
+        f"daemon off; pid {root}/pid; error_log {root}/error.log; worker_processes 1; user root; events {{}}\n"
+        f"http {{ access_log off; sendfile on; server {{ listen 80; root {root}; }} }}\n"
+    )
+    prefix = ["ip", "netns", "exec", server, "taskset", "-c", "0"]
+    web = ["nginx", "-c", str(root / "nginx.conf"), "-p", str(root)]
+    running = [
+        subprocess.Popen([*prefix, *web], stderr=subprocess.DEVNULL),
+        subprocess.Popen([*prefix, PYTHON, __file__, "--child", "sink"]),
+    ]  # fmt: skip
+    time.sleep(1)
+    try:
+        yield
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
+
+
+def sink() -> int:
+    """Take everything, and say so at the end."""
+    with socket.create_server(("", SINK)) as listener:
+        buffer = bytearray(READ)
+        while True:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                while connection.recv_into(buffer):
+                    pass
+                connection.sendall(b"ok")
+
+
+def client(path: str, upload: bool, octets: int, hashed: bool) -> dict[str, object]:
+    """Fetch or send once; what it took."""
+    if path == "kernel":
+        connection = socket.create_connection((f"{VETH}.1", SINK if upload else 80))
+        return measure(connection, upload, octets, hashed)
+    from bootwire.engine.tcp import Config
+    from bootwire.preboot.nic import Nic, PacketNic, TapNic, random_mac
+    from bootwire.preboot.sockets import create_connection
+    from bootwire.preboot.stack import Stack
+
+    net = VETH if path == "packet" else TAP
+    nic: Nic
+    if path == "packet":
+        nic = PacketNic("cable", random_mac())
+    else:
+        nic = TapNic(f"bwtap{os.getpid() % 10000}", random_mac(), offload=path != "tap, plain")
+    config = Config(receive_buffer=4 << 20, send_buffer=4 << 20)
+    with Stack(nic, threaded=path != "tap, one thread", tcp=config) as stack:
+        if isinstance(nic, TapNic):
+            nic.carrier()
+            subprocess.run(["ip", "address", "add", f"{TAP}.1/24", "dev", nic.name], check=True)
+        stack.add_address(f"{net}.9/24")
+        stack.ping(f"{net}.1", timeout=5)
+        return measure(create_connection(stack, (f"{net}.1", SINK if upload else 80), 10), upload, octets, hashed)
+
+
+def measure(connection: object, upload: bool, octets: int, hashed: bool) -> dict[str, object]:
+    s: socket.socket = connection  # type: ignore[assignment]  # ours has the same methods
+    began, cpu = time.perf_counter(), time.process_time()
+    digest = hashlib.sha256()
+    got = 0
+    if upload:
+        data = bytes(READ)
+        while got < octets:
+            s.sendall(data)
+            got += len(data)
+        s.shutdown(socket.SHUT_WR)
+        assert s.recv(2) == b"ok"
+    else:
+        s.sendall(
+            f"GET /{'exact' if hashed else 'file'} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-{octets - 1}\r\n\r\n".encode()
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += s.recv(65_536)
+        assert b" 206 " in head[:20], head
+        rest = head.partition(b"\r\n\r\n")[2]
+        digest.update(rest)
+        got = len(rest)
+        while got < octets:
+            data = s.recv(READ)
+            assert data
+            got += len(data)
+            if hashed:
+                digest.update(data)
+    seconds, spent = time.perf_counter() - began, time.process_time() - cpu
+    s.close()
+    return {"octets": got, "seconds": seconds, "cpu": spent, "sha256": digest.hexdigest()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""A host on a network card: the loop that carries frames between `engine.ip.Host` and a `Nic`, and waits.
+
+Either a thread of its own runs the loop, and users in other threads wait for it; or (threaded=False) whoever waits
+runs it, which is what a one-shot program wants: no hand-over between threads, and nothing happens behind its back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from bootwire.engine import MS, Ns, S
+from bootwire.engine.ip import EchoReply, Host, Undelivered
+from bootwire.engine.tcp import Config
+from bootwire.preboot.nic import Nic
+from bootwire.wire import ip, ip6
+from bootwire.wire.reader import WireError
+
+_BURST = 64  # frames taken from the card before others get a turn
+
+
+class Stack:
+    """A TCP/IP stack of our own on `nic`. Use it as a context manager, or `start` and `close`.
+
+    host    the engine; touch it only inside `acting`
+    changed functions called after every turn that may have changed something, in the loop's thread; must not block
+    """
+
+    def __init__(
+        self, nic: Nic, *, threaded: bool = True, secret: bytes | None = None, tcp: Config | None = None
+    ) -> None:
+        self.nic = nic
+        self.changed: list[Callable[[], None]] = []
+        self._threaded, self._secret, self._tcp = threaded, secret, tcp
+        self._lock = threading.RLock()
+        self._turned = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._wake = -1
+        self._poll = select.poll()
+        self._asleep_until: Ns | None = 0  # the deadline that the loop knows of
+        self._running = False
+        self._error: BaseException | None = None
+        self.host: Host = Host(nic.mac, bytes(32))  # replaced by start, when the card's MTU is known
+
+    def start(self) -> Stack:
+        """Open the card and begin. OSError as `Nic.open`."""
+        self.nic.open()
+        secret = self._secret or os.urandom(32)
+        self.host = Host(self.nic.mac, secret, mtu=self.nic.mtu, offload=self.nic.offload)
+        if self._tcp is not None:
+            self.host.tcp = self._tcp
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self.nic.fileno(), select.POLLIN)
+        self._running = True
+        if self._threaded:
+            self._poll.register(self._wake, select.POLLIN)
+            self._thread = threading.Thread(target=self._run, name="bootwire-stack", daemon=True)
+            self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stop at once: connections are not closed for their peers' sake."""
+        if not self._running:
+            return
+        self._running = False
+        if self._thread is not None:
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+            self._thread = None
+        with self._lock:
+            self._turned.notify_all()
+        self.nic.close()
+        os.close(self._wake)
+
+    def __enter__(self) -> Stack:
+        return self.start() if not self._running else self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- configuration --------------------------------------------------------------------------------------------
+
+    def add_address(self, text: str, *, probe: bool = False) -> None:
+        """Take an address: "10.0.0.2/24", "2001:db8::2/64"."""
+        address, _, prefix = text.partition("/")
+        octets = packed(address)
+        with self.acting() as now:
+            self.host.add_address(octets, int(prefix or 8 * len(octets)), now, probe=probe)
+
+    def add_route(self, network: str, gateway: str | None) -> None:
+        """network: "0.0.0.0/0" or "default", "10.1.0.0/16", "::/0"."""
+        text, _, prefix = ("0.0.0.0/0" if network == "default" else network).partition("/")
+        octets = packed(text)
+        with self.acting():
+            self.host.routes.add(octets, int(prefix or 8 * len(octets)), packed(gateway) if gateway else None)
+
+    def ping(
+        self, address: str, *, timeout: float = 2.0, size: int = 56, identifier: int = 1, sequence: int = 1
+    ) -> float:
+        """Seconds until `address` answered. OSError with the reason if it did not."""
+        target = packed(address)
+        data = bytes(i & 0xFF for i in range(size))
+        with self.acting() as now:
+            trouble = self.host.ping(target, identifier, sequence, now, data)
+        if trouble:
+            raise OSError(trouble)
+        found: list[EchoReply | Undelivered] = []
+
+        def answered() -> bool:
+            for event in list(self.host.events):
+                match event:
+                    case EchoReply(source, i, s) if (source, i, s) == (target, identifier, sequence):
+                        found.append(event)
+                    case Undelivered(destination=destination) if destination == target:
+                        found.append(event)
+                    case _:
+                        continue
+                self.host.events.remove(event)
+            return bool(found)
+
+        began = time.monotonic_ns()
+        if not self.wait(answered, timeout):
+            raise TimeoutError("no answer")
+        if isinstance(found[0], Undelivered):
+            raise OSError(found[0].because)
+        if found[0].data != data:
+            raise OSError("the answer holds other octets than the question")
+        return (time.monotonic_ns() - began) / S
+
+    # --- for sockets ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[Ns]:
+        """Hold the stack still to use `host`; what that has to send is sent at the end. Gives the moment."""
+        with self._lock:
+            yield time.monotonic_ns()
+            self._flush(time.monotonic_ns())
+            due = self.host.deadline
+            if self._thread is not None and due is not None and threading.current_thread() is not self._thread:
+                known = self._asleep_until
+                if known is None or due < known:
+                    os.eventfd_write(self._wake, 1)
+
+    def wait(self, ready: Callable[[], object], timeout: float | None) -> bool:
+        """Until `ready()` is true: True; or for `timeout` seconds (None: for ever): False. The stack is held in it."""
+        end = None if timeout is None else time.monotonic_ns() + int(timeout * S)
+        with self._turned:
+            while not ready():
+                if self._error is not None:
+                    raise OSError(f"the network card failed: {self._error}") from self._error
+                left = None if end is None else end - time.monotonic_ns()
+                if not self._running or (left is not None and left <= 0):
+                    return False
+                if self._threaded:
+                    self._turned.wait(None if left is None else left / S)
+                else:
+                    self._turn(left)
+            return True
+
+    def _run(self) -> None:
+        try:
+            while self._running:
+                self._turn(None)
+        except OSError as error:
+            self._error = error
+            with self._turned:
+                self._turned.notify_all()
+
+    def _turn(self, patience: Ns | None) -> None:
+        """Sleep until a frame, a timer or `patience` nanoseconds, and do what is due."""
+        with self._lock:
+            due = self.host.deadline
+            self._asleep_until = due
+        sleep = None if due is None else max(0, due - time.monotonic_ns())
+        if patience is not None:
+            sleep = patience if sleep is None else min(sleep, patience)
+        self._poll.poll(None if sleep is None else -(-sleep // MS))
+        with self._turned:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+            host, nic = self.host, self.nic
+            for _ in range(_BURST):
+                frame = nic.receive()
+                if frame is None:
+                    break
+                now = time.monotonic_ns()
+                host.receive(frame, now)
+                self._flush(now)  # after each: an acknowledgement for several merged segments would starve the sender
+            now = time.monotonic_ns()
+            due = host.deadline
+            if due is not None and due <= now:
+                host.tick(now)
+            self._flush(now)
+            self._turned.notify_all()
+        for callback in self.changed:
+            callback()
+
+    def _flush(self, now: Ns) -> None:
+        for frame in self.host.transmit(now):
+            self.nic.transmit(frame)
+
+
+def packed(address: str) -> bytes:
+    """4 or 16 octets of an address. ValueError if it is none."""
+    try:
+        return ip6.octets(address) if ":" in address else ip.v4_octets(address)
+    except WireError:
+        raise ValueError(f"not an address: {address!r}") from None
+
+
+def text(address: bytes) -> str:
+    """The address for people."""
+    return ip.v4_text(address) if len(address) == 4 else ip6.text(address)

@@ -1,0 +1,310 @@
+"""Our TCP/IP against the kernel's own, over TAP devices and packet sockets in namespaces of the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from bootwire.engine import MS
+from bootwire.preboot.bridge import Bridge
+from bootwire.preboot.impair import Faults
+from bootwire.preboot.nic import PacketNic, PcapTee, TapNic, cable, random_mac
+from bootwire.preboot.sockets import Socket, create_connection
+from bootwire.preboot.stack import Stack
+from namespaces import Namespace, pair
+
+pytestmark = pytest.mark.interop
+
+KERNEL, OURS = "10.77.0.1", "10.77.0.2"
+KERNEL6, OURS6 = "2001:db8:77::1", "2001:db8:77::2"
+
+
+@dataclass
+class Rig:
+    """The kernel in a namespace at one end, our stack at the other."""
+
+    kernel: Namespace
+    stack: Stack
+    capture: Path | None = None
+
+
+@contextlib.contextmanager
+def rig(faults: Faults | None = None, capture: Path | None = None, offload: bool = True) -> Iterator[Rig]:
+    """faults: a bad cable between the TAP device and our card."""
+    kernel = Namespace()
+    tap = TapNic("bwstack", random_mac(), offload=offload and faults is None)
+    nic, bridge = tap, None
+    if faults is not None:
+        nic, far = cable(tap.mac, tap.mac, offload=False)
+        bridge = Bridge(tap, far, faults, seed=7)
+        kernel.call(tap.open)
+    file = capture.open("wb") if capture else None
+    stack = Stack(PcapTee(nic, file, as_wired=not nic.offload.segmentation) if file else nic)
+    try:
+        kernel.call(stack.start)
+        if bridge:
+            bridge.start()
+        kernel.run(f"ip address add {KERNEL}/24 dev bwstack")
+        kernel.run(f"ip address add {KERNEL6}/64 dev bwstack nodad")
+        kernel.run("ip link set bwstack up")
+        kernel.wait_for_carrier()
+        stack.add_address(f"{OURS}/24")
+        stack.add_address(f"{OURS6}/64")
+        yield Rig(kernel, stack, capture)
+    finally:
+        stack.close()
+        if bridge:
+            bridge.close()
+        if file:
+            file.close()
+        kernel.close()
+
+
+@contextlib.contextmanager
+def listening(stack: Stack, handle, port: int) -> Iterator[None]:
+    listener = Socket(stack)
+    listener.bind(("", port))
+    listener.listen(64)
+
+    def run() -> None:
+        while True:
+            try:
+                accepted, _ = listener.accept()
+            except OSError:
+                return
+            with accepted, contextlib.suppress(OSError):
+                handle(accepted)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.close()
+        thread.join(10)
+
+
+def knock(host: str, port: int) -> int:
+    """The number of the error that a connect ends with, 0 for none."""
+    with socket.socket() as s:
+        return s.connect_ex((host, port))
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+@contextlib.contextmanager
+def nginx(kernel: Namespace, root: Path) -> Iterator[None]:
+    config = root / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {root}/pid; error_log {root}/error.log; worker_processes 1; user root;\n"
+        f"events {{}} http {{ access_log off; sendfile on; server {{ listen 80; listen [::]:80; root {root}; }} }}\n"
+    )
+    process = kernel.start("nginx", "-c", str(config), "-p", str(root), stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 10
+        while kernel.call(lambda: knock(KERNEL, 80)) != 0:
+            assert time.monotonic() < until, "nginx does not listen"
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def fetch(stack: Stack, host: str, path: str) -> str:
+    """SHA-256 of what an HTTP server gives."""
+    with create_connection(stack, (host, 80), 30) as connection:
+        connection.settimeout(60)
+        name = f"[{host}]" if ":" in host else host
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        digest, head = sha256(), b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(65_536)
+        head, _, body = head.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        digest.update(body)
+        while data := connection.recv(1 << 20):
+            digest.update(data)
+        return digest.hexdigest()
+
+
+def test_ping_both_ways_in_both_families():
+    with rig() as r:
+        for address in (KERNEL, KERNEL6):
+            assert r.stack.ping(address, timeout=5) < 5
+            assert r.stack.ping(address, timeout=5, size=5000) < 5  # in fragments
+        for address in (OURS, OURS6):
+            shown = r.kernel.run(f"ping -c 3 -i 0.05 -W 5 -s 3000 {address}")
+            assert "3 received, 0% packet loss" in shown
+
+
+def test_curl_fetches_from_our_passive_socket():
+    body = noise(5_000_000)
+
+    def answer(connection: Socket) -> None:
+        while b"\r\n\r\n" not in connection.recv(65_536):
+            pass
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+        connection.sendall(body)
+
+    with rig() as r, listening(r.stack, answer, 80):
+        for host in (OURS, f"[{OURS6}]"):
+            got = r.kernel.call(
+                lambda host=host: (
+                    subprocess.run(
+                        ["curl", "-gsS", "-m", "30", f"http://{host}/"], capture_output=True, check=True
+                    ).stdout
+                )
+            )
+            assert got == body
+
+
+def test_netcat_talks_to_our_passive_socket_and_closes_its_half_first():
+    data = noise(300_000)
+
+    def echo_at_the_end(connection: Socket) -> None:
+        parts = []
+        while part := connection.recv(65_536):
+            parts.append(part)
+        connection.sendall(b"".join(parts))
+
+    with rig() as r, listening(r.stack, echo_at_the_end, 7):
+        got = r.kernel.call(
+            lambda: subprocess.run(["nc", "-N", OURS, "7"], input=data, capture_output=True, check=True, timeout=30)
+        )
+    assert got.stdout == data
+
+
+def test_a_port_nobody_listens_on_refuses_in_both_directions():
+    with rig() as r:
+        with pytest.raises(ConnectionRefusedError):
+            create_connection(r.stack, (KERNEL, 81), 5)
+        code = r.kernel.call(lambda: knock(OURS, 81))
+        assert code == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("offload", [True, False], ids=["offload", "plain"])
+def test_a_fetch_from_nginx_is_octet_exact_and_wireshark_finds_nothing(tmp_path: Path, offload: bool):
+    data = noise(20_000_000 if offload else 5_000_000)
+    (tmp_path / "file").write_bytes(data)
+    capture = tmp_path / "clean.pcap"
+    with rig(capture=capture, offload=offload) as r, nginx(r.kernel, tmp_path):
+        for host in (KERNEL, KERNEL6):
+            assert fetch(r.stack, host, "/file") == sha256(data).hexdigest()
+    assert complaints(capture, checksums=not offload) == []
+
+
+def complaints(capture: Path, checksums: bool) -> list[str]:
+    """What tshark says is malformed, has a wrong checksum or came twice."""
+    assert shutil.which("tshark")
+    wrong = ["_ws.malformed", "tcp.analysis.retransmission", "tcp.analysis.lost_segment"]
+    if checksums:
+        wrong += [f"{layer}.checksum.status == 0" for layer in ("ip", "tcp", "udp", "icmp", "icmpv6")]
+    checks = [f"{p}.check_checksum:TRUE" for p in ("ip", "tcp", "udp")]
+    command = ["tshark", "-n", "-r", str(capture), "-Y", " || ".join(wrong)]
+    command += [word for check in checks for word in ("-o", check)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("faults", "size"),
+    [
+        (Faults(delay=25 * MS, bandwidth=12_500_000), 4_000_000),
+        (Faults(loss=0.01, delay=25 * MS), 2_000_000),
+        (Faults(loss=0.10, delay=25 * MS), 250_000),
+        (Faults(reorder=0.05, duplicate=0.02, delay=5 * MS, jitter=3 * MS), 4_000_000),
+        (Faults(loss=0.02, reorder=0.05, duplicate=0.02, delay=5 * MS), 2_000_000),
+    ],
+    ids=["50 ms", "1 % loss", "10 % loss", "reordering and duplication", "all at once"],
+)
+def test_through_a_bad_cable_every_octet_arrives_both_ways(tmp_path: Path, faults: Faults, size: int):
+    data = noise(size)
+    (tmp_path / "file").write_bytes(data)
+
+    def take(connection: Socket) -> None:
+        digest = sha256()
+        while part := connection.recv(1 << 20):
+            digest.update(part)
+        connection.sendall(digest.hexdigest().encode())
+
+    def push() -> str:
+        with socket.create_connection((OURS, 9), 30) as s:
+            s.settimeout(120)
+            s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+            return s.recv(100).decode()
+
+    def give(connection: Socket) -> None:
+        connection.sendall(data)
+
+    def pull() -> str:
+        digest = sha256()
+        with socket.create_connection((OURS, 19), 30) as s:
+            s.settimeout(120)
+            while part := s.recv(1 << 20):
+                digest.update(part)
+        return digest.hexdigest()
+
+    capture = tmp_path / "bad.pcap"
+    with rig(faults, capture) as r, nginx(r.kernel, tmp_path):
+        assert fetch(r.stack, KERNEL, "/file") == sha256(data).hexdigest()
+        with listening(r.stack, give, 19), listening(r.stack, take, 9):
+            assert r.kernel.call(pull) == sha256(data).hexdigest()
+            assert r.kernel.call(push) == sha256(data).hexdigest()
+    shown = subprocess.run(
+        ["tshark", "-n", "-r", str(capture), "-Y", "_ws.malformed", "-o", "tcp.check_checksum:TRUE"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shown.stdout == ""
+
+
+def test_a_packet_socket_beside_the_machines_own_stack():
+    data = noise(3_000_000)
+
+    def give(connection: Socket) -> None:
+        connection.sendall(data)
+
+    def pull() -> bytes:
+        parts = []
+        with socket.create_connection(("10.9.0.9", 19), 30) as s:
+            while part := s.recv(1 << 20):
+                parts.append(part)
+        return b"".join(parts)
+
+    with pair() as (one, two):
+        stack = Stack(PacketNic("here", b"\x02\0\0\0\0\x99"))
+        try:
+            one.call(stack.start)
+            stack.add_address("10.9.0.9/24")
+            assert stack.ping("10.9.0.2", timeout=5) < 5
+            assert "1 received" in two.run("ping -c 1 -W 5 10.9.0.9")
+            with listening(stack, give, 19):
+                assert two.call(pull) == data
+        finally:
+            stack.close()
+
+
+def test_the_kernel_sees_our_address_conflict_and_we_its():
+    with rig() as r:
+        r.kernel.run(f"ip address add {OURS}/24 dev bwstack")
+        shown = r.kernel.call(
+            lambda: subprocess.run(
+                ["arping", "-D", "-c", "1", "-w", "2", "-I", "bwstack", OURS], capture_output=True, text=True
+            )
+        )
+        assert shown.returncode == 1, shown.stdout + shown.stderr  # iputils: somebody answered
+        assert "02:" in shown.stdout
