@@ -45,6 +45,11 @@ def clearsigned(text: str, other: bool = False) -> bytes:
     return f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{escaped}\n{signed}".encode()
 
 
+def detached(data: bytes, other: bool = False) -> bytes:
+    """A binary signature of a file, apart from it."""
+    return _packet(2, _signature(0x00, data, other))
+
+
 def _root(m: int) -> int:
     """m to the power of D, by way of the primes: four times as fast."""
     p, q = pow(m, D % (P - 1), P), pow(m, D % (Q - 1), Q)
