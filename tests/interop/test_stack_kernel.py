@@ -308,3 +308,39 @@ def test_the_kernel_sees_our_address_conflict_and_we_its():
         )
         assert shown.returncode == 1, shown.stdout + shown.stderr  # iputils: somebody answered
         assert "02:" in shown.stdout
+
+
+def test_dnsmasq_configures_us_and_names_the_boot_file(tmp_path: Path):
+    kernel = Namespace()
+    tap = TapNic("bwstack", random_mac())
+    stack = Stack(tap)
+    try:
+        kernel.call(stack.start)
+        kernel.run(f"ip address add {KERNEL}/24 dev bwstack")
+        kernel.run("ip link set bwstack up")
+        kernel.wait_for_carrier()
+        server = kernel.start(
+            "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=bwstack", "--bind-interfaces",
+            "--dhcp-range=10.77.0.100,10.77.0.120,255.255.255.0,2m", f"--dhcp-leasefile={tmp_path}/leases",
+            "--dhcp-option=option:router,10.77.0.1", "--dhcp-option=option:dns-server,10.77.0.1",
+            "--dhcp-option=option:mtu,1400", "--dhcp-option=option:domain-name,lan.example",
+            "--dhcp-option=option:classless-static-route,192.0.2.0/24,10.77.0.7,0.0.0.0/0,10.77.0.1",
+            "--dhcp-boot=tag:!x,loader.efi,srv,10.77.0.1", "--user=root",
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            network = stack.obtain(20, host_name="ours")
+            assert network.address.startswith("10.77.0.1")
+            assert (network.prefix, network.server, network.seconds) == (24, KERNEL, 120)
+            assert (network.boot_server, network.boot_file) == (KERNEL, "loader.efi")
+            assert (network.dns, network.domain, network.mtu) == ((KERNEL,), "lan.example", 1400)
+            assert network.routes == (("192.0.2.0", 24, "10.77.0.7"), ("0.0.0.0", 0, KERNEL))
+            assert stack.host.mtu == 1400
+            assert stack.ping(KERNEL, timeout=5) < 5
+            assert tap.mac.hex(":") in (tmp_path / "leases").read_text()
+        finally:
+            server.terminate()
+            server.wait(10)
+    finally:
+        stack.close()
+        kernel.close()

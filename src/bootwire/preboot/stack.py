@@ -12,10 +12,12 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from bootwire.engine import MS, Ns, S
 from bootwire.engine.ip import EchoReply, Host, Undelivered
 from bootwire.engine.tcp import Config
+from bootwire.preboot.dhcp import Dhcp, Network, Stage
 from bootwire.preboot.nic import Nic
 from bootwire.wire import ip, ip6
 from bootwire.wire.reader import WireError
@@ -23,10 +25,19 @@ from bootwire.wire.reader import WireError
 _BURST = 64  # frames taken from the card before others get a turn
 
 
+class Agent(Protocol):
+    """Something that lives on the host, such as `dhcp.Dhcp`: its turn comes after every frame, and at its deadline."""
+
+    @property
+    def deadline(self) -> Ns | None: ...
+    def turn(self, now: Ns) -> None: ...
+
+
 class Stack:
     """A TCP/IP stack of our own on `nic`. Use it as a context manager, or `start` and `close`.
 
     host    the engine; touch it only inside `acting`
+    agents  what else has its turn in the loop; append to it inside `acting`
     changed functions called after every turn that may have changed something, in the loop's thread; must not block
     """
 
@@ -35,6 +46,7 @@ class Stack:
     ) -> None:
         self.nic = nic
         self.changed: list[Callable[[], None]] = []
+        self.agents: list[Agent] = []
         self._threaded, self._secret, self._tcp = threaded, secret, tcp
         self._lock = threading.RLock()
         self._turned = threading.Condition(self._lock)
@@ -132,6 +144,21 @@ class Stack:
             raise OSError("the answer holds other octets than the question")
         return (time.monotonic_ns() - began) / S
 
+    def obtain(self, timeout: float = 20.0, *, vendor_class: str = "", host_name: str = "") -> Network:
+        """Configure by DHCP, and stay so: the lease is renewed as long as the stack runs. OSError with the reason."""
+        agent = Dhcp(self.host, vendor_class=vendor_class, host_name=host_name)
+        with self.acting() as now:
+            agent.start(now)
+            self.agents.append(agent)
+        self.wait(lambda: agent.stage in (Stage.DONE, Stage.FAILED), timeout)
+        with self.acting() as now:
+            if agent.stage is Stage.DONE and agent.network is not None:
+                return agent.network
+            self.agents.remove(agent)
+            because = agent.because or ("no DHCP server answered" if not agent.heard else agent.stage.value)
+            agent.stop(now)
+        raise OSError(because)
+
     # --- for sockets ----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -140,7 +167,7 @@ class Stack:
         with self._lock:
             yield time.monotonic_ns()
             self._flush(time.monotonic_ns())
-            due = self.host.deadline
+            due = self._deadline()
             if self._thread is not None and due is not None and threading.current_thread() is not self._thread:
                 known = self._asleep_until
                 if known is None or due < known:
@@ -174,7 +201,7 @@ class Stack:
     def _turn(self, patience: Ns | None) -> None:
         """Sleep until a frame, a timer or `patience` nanoseconds, and do what is due."""
         with self._lock:
-            due = self.host.deadline
+            due = self._deadline()
             self._asleep_until = due
         sleep = None if due is None else max(0, due - time.monotonic_ns())
         if patience is not None:
@@ -195,10 +222,16 @@ class Stack:
             due = host.deadline
             if due is not None and due <= now:
                 host.tick(now)
+            for agent in self.agents:
+                agent.turn(now)
             self._flush(now)
             self._turned.notify_all()
         for callback in self.changed:
             callback()
+
+    def _deadline(self) -> Ns | None:
+        times = [self.host.deadline, *(agent.deadline for agent in self.agents)]
+        return min((t for t in times if t is not None), default=None)
 
     def _flush(self, now: Ns) -> None:
         for frame in self.host.transmit(now):

@@ -8,6 +8,7 @@ from bootwire.engine import Ns, S
 from bootwire.engine.ip import Frame, Host
 from bootwire.engine.ip.frame import complete
 from bootwire.preboot.impair import Faults, Impairment
+from bootwire.preboot.stack import Agent
 
 
 class Lan:
@@ -22,6 +23,7 @@ class Lan:
         self.now: Ns = 0
         self.hosts: list[Host] = []
         self.links: list[Impairment] = []
+        self.agents: list[Agent] = []  # what lives on the hosts: each has its turn after every step
         self.frames = 0  # sent so far
         self._faults, self._seed, self._tap = faults or Faults(), seed, tap
 
@@ -41,6 +43,7 @@ class Lan:
                         self._tap(self.now, piece)
                     link.put(piece, self.now)
         deadlines = [host.deadline for host in self.hosts] + [link.deadline for link in self.links]
+        deadlines += [agent.deadline for agent in self.agents]
         times = [t for t in deadlines if t is not None]
         if not times:
             return False
@@ -52,6 +55,8 @@ class Lan:
             due = host.deadline
             if due is not None and due <= self.now:
                 host.tick(self.now)
+        for agent in self.agents:
+            agent.turn(self.now)
         return True
 
     def until(self, condition: Callable[[], object], limit: Ns = 1000 * S) -> bool:
@@ -64,7 +69,7 @@ class Lan:
         while not condition():
             busy = self.step()
             if self.now >= end or (idle and not busy):
-                return False
+                return bool(condition())
             idle = not busy
         return True
 

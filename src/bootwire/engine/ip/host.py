@@ -221,6 +221,16 @@ class Host:
         self.add_address(ip6.link_local(self.mac), 64, now, probe=True)
         self._solicit = (now + _PROBE, _SOLICITS)
 
+    def owns(self, address: bytes) -> bool | None:
+        """Whether an address is ours; None: it is being probed."""
+        own = self._addresses.get(address)
+        return None if own is not None and own.tentative else own is not None
+
+    def draw(self) -> int:
+        """32 unpredictable bits."""
+        self._drawn += 1
+        return int.from_bytes(blake2s(self._drawn.to_bytes(8, "big"), key=self._secret[:32], digest_size=4).digest())
+
     def source_for(self, destination: bytes) -> bytes | None:
         """The address of ours to talk to `destination` from, None if there is none."""
         size = len(destination)
@@ -480,7 +490,7 @@ class Host:
         if own is None or own.tentative:
             if destination == ip.BROADCAST_V4 or self._is_broadcast(destination) or destination in self.groups:
                 broadcast = True
-            elif station == self.mac and packet.protocol == ip.UDP and not any(len(a) == 4 for a in self._addresses):
+            elif station == self.mac and packet.protocol == ip.UDP and not any(len(a) == 4 for a, _ in self.addresses):
                 pass  # an address on its way to us by DHCP (RFC 2131 section 4.1)
             else:
                 self._drop("for another host")
@@ -863,7 +873,7 @@ class Host:
         if header + len(payload) <= mtu or segment or whole:
             if version4:
                 flags = ip.DONT_FRAGMENT if whole else 0
-                number = 0 if whole and not segment else self._draw() & 0xFFFF
+                number = 0 if whole and not segment else self.draw() & 0xFFFF
                 packet = ip.emit_ipv4(
                     ip.Ipv4(source, destination, protocol, payload, hop_limit or 64, 0, number, flags)
                 )
@@ -871,7 +881,7 @@ class Host:
                 packet = ip6.emit(ip6.Ipv6(source, destination, protocol, payload, hop_limit or self.hop_limit))
             at = 14 + len(self._tag) + header if partial else 0
             return self._send_packet(source, destination, packet, now, segment, at)
-        number = self._draw()
+        number = self.draw()
         size = (mtu - header - (0 if version4 else 8)) // 8 * 8
         for offset in range(0, len(payload), size):
             piece, more = payload[offset : offset + size], offset + size < len(payload)
@@ -1017,16 +1027,11 @@ class Host:
         digest = blake2s(name, key=self._secret[:32], digest_size=8).digest()
         return (int.from_bytes(digest[:4], "big") + now // 4000) & 0xFFFFFFFF, int.from_bytes(digest[4:], "big")
 
-    def _draw(self) -> int:
-        """32 unpredictable bits."""
-        self._drawn += 1
-        return int.from_bytes(blake2s(self._drawn.to_bytes(8, "big"), key=self._secret[:32], digest_size=4).digest())
-
     def _free_port(self, taken: Callable[[int], bool]) -> int:
         """A random free port (RFC 6056 section 3.3.1); ValueError if there is none."""
         first, last = _EPHEMERAL
         count = last - first + 1
-        start = self._draw() % count
+        start = self.draw() % count
         for i in range(count):
             port = first + (start + i) % count
             if not taken(port):
