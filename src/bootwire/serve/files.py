@@ -152,5 +152,7 @@ def _missing(error: OSError) -> Missing:
             return Missing(error.strerror or "a symbolic link", forbidden=True)
         case errno.EACCES:
             return Missing("this server may not read it", forbidden=True)
+        case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
+            return Missing(os.strerror(error.errno), short=True)
         case _:
             return Missing(os.strerror(error.errno or 0))

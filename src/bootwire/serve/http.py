@@ -525,7 +525,7 @@ class _Connection:
             self._reply(request, found.status, fields, found.body, now)
         elif isinstance(found, Missing):
             server.missed(self, request, found)
-            self._say(request, 403 if found.forbidden else 404, found.because, now)
+            self._say(request, 503 if found.short else 403 if found.forbidden else 404, found.because, now)
         elif server.hand_over is None:
             self._say(request, 502, "nothing here fetches from other servers", now)
         else:

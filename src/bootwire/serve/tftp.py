@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
+import secrets
 import socket
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,12 +53,11 @@ _HEADERS: Final = 32  # octets of IPv4, UDP and TFTP headers: blksize is at most
 _SEGMENTS: Final = 64  # of one UDP_SEGMENT send (Linux UDP_MAX_SEGMENTS before 6.9)
 _SEGMENTS_OCTETS: Final = 65_507  # of one UDP_SEGMENT send: the payload of one IPv4 datagram
 _LISTEN_BUFFER: Final = 8 << 20  # octets: of 1000 requests at once most are lost in the default 208 KiB
-_TIDS: Final = 64  # ports that transfers share; each costs a descriptor. A divisor of 256
+_TIDS: Final = 64  # ports that transfers share; each costs a descriptor
 _DATAGRAM: Final = 479  # octets read of one to a transfer: what CPython takes from its small-object pools
 _DATAGRAMS_A_TURN: Final = 256  # about what a default receive buffer holds of the smallest
 _RESET_AFTER: Final = 1 * S  # a request repeated so long after the last progress comes from a machine that was reset
 _TEXT: Final = 60  # octets of an ERROR's text: no answer is much longer than what it answers
-_unpack: Final = struct.Struct("!HH").unpack  # opcode and block number of an ACK
 _JUNK: Final = bytes([*range(0x20), *range(0x7F, 0x100)])
 
 
@@ -196,7 +194,7 @@ class TftpServer:
         if running is not None and running.asked_again(data, now):
             return None
         try:
-            request = _parse(data)
+            request = wire.parse(data)
         except WireError as error:
             return self._refuse(door, key, data, wire.ILLEGAL, str(error), now)
         if isinstance(request, wire.ReadRequest) and request.mode in (b"octet", b"netascii"):
@@ -236,6 +234,8 @@ class TftpServer:
                 return self._shed(_why(error), now)
             content = Missing(_why(error), forbidden=error.errno in (errno.EACCES, errno.EPERM))
         if isinstance(content, Missing):
+            if content.short:
+                return self._shed(content.because, now)
             self.counts.refused += 1
             code, text = (wire.ACCESS, b"not served") if content.forbidden else (wire.NOT_FOUND, b"no such file")
             door.send(wire.emit(wire.Error(code, text)), key)
@@ -291,11 +291,14 @@ class TftpServer:
         sock = self._connect(door, key, now)
         try:
             mtu = sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
-            block_limit = min(self.limits.block_size, mtu - _HEADERS)
-            terms = _terms(request.options, size, block_limit, self.limits.window)
-            block_size = terms.agreed.block_size
-            source = Netascii(octets, size, block_size) if netascii else Plain(octets, block_size)
-            return _Transfer(self, door, sock, key, data, content, octets, source, terms, size, now)
+            agreed = engine.agree(
+                request.options,
+                size=size,
+                block_limit=min(self.limits.block_size, mtu - _HEADERS),
+                window_limit=self.limits.window,
+            )
+            source = Netascii(octets, size, agreed.block_size) if netascii else Plain(octets, agreed.block_size)
+            return _Transfer(self, door, sock, key, data, content, octets, source, agreed, size, now)
         except BaseException:
             sock.close()
             raise
@@ -328,7 +331,7 @@ class TftpServer:
             if door.interface:
                 with contextlib.suppress(PermissionError):  # without CAP_NET_RAW any more: routes decide, as for others
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, door.interface.encode())
-            sock.bind((key[2], door.port if self.single_port else self._tids[os.urandom(1)[0] % _TIDS].port))
+            sock.bind((key[2], door.port if self.single_port else secrets.choice(self._tids).port))
             sock.connect((key[0], key[1]))
         except BaseException:
             sock.close()
@@ -370,12 +373,14 @@ class _Transfer:
     """One file on its way to one client."""
 
     __slots__ = (
+        "_agreed",
         "_burst",
         "_content",
         "_door",
         "_fd",
         "_image",
         "_name",
+        "_oack",
         "_octets",
         "_request",
         "_sender",
@@ -385,7 +390,6 @@ class _Transfer:
         "_source",
         "_started_at",
         "_stride",
-        "_terms",
         "_timer",
         "_told",
         "key",
@@ -401,17 +405,18 @@ class _Transfer:
         content: Content,
         octets: Octets,
         source: Source,
-        terms: _Terms,
+        agreed: engine.Agreed,
         size: int,
         now: Ns,
     ) -> None:
         self.key = key
         self._server, self._door, self._sock, self._request = server, door, sock, request
-        self._content, self._octets, self._source, self._terms = content, octets, source, terms
+        self._content, self._octets, self._source, self._agreed = content, octets, source, agreed
         self._size, self._started_at = size, now
-        self._sender = engine.Sender(size, terms.agreed)
+        self._oack = wire.emit(wire.OptionAck(agreed.answer))
+        self._sender = engine.Sender(size, agreed)
         self._fd = sock.fileno()  # -1 once closed
-        self._stride = terms.agreed.block_size + wire.HEADER
+        self._stride = agreed.block_size + wire.HEADER
         self._burst = 1  # blocks a send may hold
         self._image: Image | None = None
         self._told = False  # the journal knows of the transfer
@@ -428,24 +433,21 @@ class _Transfer:
         Edge-triggered, so it has to read on until there is nothing more. In lock-step an ACK that we answer is the
         last one for now: the answer's own will wake us.
         """
-        sender, fd, left = self._sender, self._fd, _DATAGRAMS_A_TURN
-        while left:
+        sender, fd = self._sender, self._fd
+        for _ in range(_DATAGRAMS_A_TURN):
             try:
                 data = os.read(fd, _DATAGRAM)
             except OSError as error:
                 if self._received_trouble(error, now):
-                    left -= 1
                     continue
                 return
-            opcode, block = _unpack(data) if len(data) == 4 else (0, 0)
-            if opcode == 4:
-                count = sender.acked(block, now)
+            if len(data) == 4 and data[1] == 4 and data[0] == 0:
+                count = sender.acked(data[2] << 8 | data[3], now)
                 if count:
                     image = self._image
                     if image is not None and count <= self._burst:
-                        stride = image.stride
-                        begin = sender.base * stride
-                        end = begin + count * stride
+                        begin = sender.base * image.stride
+                        end = begin + count * image.stride
                         if end <= image.ready:
                             try:
                                 os.write(fd, image.view[begin:end])
@@ -453,7 +455,6 @@ class _Transfer:
                                 self._put_all(image.view[begin:end], now)
                             if count == 1 or self._fd < 0:
                                 return
-                            left -= 1
                             continue
                     self._transmit(count, now)
                 elif sender.outcome is not None:
@@ -462,7 +463,6 @@ class _Transfer:
                 self._received_oddly(data, now)
             if self._fd < 0:
                 return
-            left -= 1
 
     def asked_again(self, request: bytes, now: Ns) -> bool:
         """The client sent a request while this transfer runs. False: the transfer has been given up for it."""
@@ -490,7 +490,7 @@ class _Transfer:
         sender = self._sender
         if sender.first == 0 or not count:
             if count:
-                self._put(self._terms.oack)
+                self._put(self._oack)
         else:
             try:
                 if sender.proven and not self._told:
@@ -609,14 +609,15 @@ class _Transfer:
     def _prove(self, now: Ns) -> None:
         """The first ACK came: the client is real, so the file may cost something now."""
         self._told = True
-        server, agreed = self._server, self._terms.agreed
+        server, agreed = self._server, self._agreed
         server.proven(self)
         if agreed.window > 1:
             self._segment(self._stride)
         if isinstance(self._source, Plain):
             self._image = server.images.borrow(self._octets, agreed.block_size)
+        options = ", ".join(f"{name.decode()} {value.decode()}" for name, value in agreed.answer)
         content = self._content
-        server.record(TransferStarted(content.machine, "tftp", content.name, self.key[0], self._size, self._terms.text))
+        server.record(TransferStarted(content.machine, "tftp", content.name, self.key[0], self._size, options))
         self._wait()  # the time-out is no longer the one of a stranger
 
     def _end(self, now: Ns) -> None:
@@ -688,26 +689,6 @@ class _Transfer:
             self._server.images.give_back(self._image)
             self._image = None
         self._server.ended(self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What was agreed, the OACK that says so, and how the journal does."""
-
-    agreed: engine.Agreed
-    oack: bytes
-    text: str
-
-
-# A storm is a thousand machines that send the same request octet for octet.
-_parse = functools.lru_cache(maxsize=256)(wire.parse)
-
-
-@functools.lru_cache(maxsize=256)
-def _terms(options: wire.Options, size: int, block_limit: int, window_limit: int) -> _Terms:
-    agreed = engine.agree(options, size=size, block_limit=block_limit, window_limit=window_limit)
-    text = ", ".join(f"{name.decode()} {value.decode()}" for name, value in agreed.answer)
-    return _Terms(agreed, wire.emit(wire.OptionAck(agreed.answer)), text)
 
 
 def _why(error: OSError) -> str:

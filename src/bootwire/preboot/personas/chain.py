@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bootwire.preboot.personas import ipxe, pxe
+from dataclasses import replace
+
+from bootwire.preboot.personas import grub, ipxe, pxe, syslinux
 from bootwire.preboot.personas.steps import Image, Machine, Outcome, Started, Steps, Stopped, show
 
 MAX_PROGRAMS = 8
@@ -26,10 +28,21 @@ def start_bios(machine: Machine, program: Image, cached: pxe.Cached) -> Steps[Ou
 def _run(machine: Machine, platform: str, arch: int, program: Image, cached: pxe.Cached) -> Steps[Outcome]:
     seen: list[str] = []
     outcome: Outcome = Started(program)
-    while isinstance(outcome, Started) and pxe.family(outcome.program) == "ipxe":
+    while isinstance(outcome, Started):
+        family = pxe.family(outcome.program)
         seen.append(outcome.program.url)
         if len(seen) > MAX_PROGRAMS:
             return Stopped("", f"loaders load each other: {' -> '.join(seen)}")
-        yield from show(f"iPXE {machine.ipxe} from {outcome.program.url}")
-        outcome = yield from ipxe.start(machine, ipxe.build(platform, arch, machine.ipxe), cached)
+        if len(seen) > 1:
+            cached = replace(cached, directory=outcome.program.url)
+        yield from show(f"({outcome.program.url} starts)")
+        match family:
+            case "ipxe":
+                outcome = yield from ipxe.start(machine, ipxe.build(platform, arch, machine.ipxe), cached)
+            case "pxelinux" | "lpxelinux" if platform == "pcbios":
+                outcome = yield from syslinux.start(machine, cached, http=family == "lpxelinux")
+            case "grub" if platform == "efi":
+                outcome = yield from grub.start(machine, cached)
+            case _:
+                break
     return outcome

@@ -119,7 +119,7 @@ def is_linux(data: bytes) -> bool:
 
 
 def family(program: Image) -> str:
-    """Which loader a file is: "ipxe", "pxelinux", "grub", or "" (not one that we can follow).
+    """Which loader a file is: "ipxe", "pxelinux", "lpxelinux", "grub", or "" (not one that we can follow).
 
     By its name, as people read it: the builds themselves are compressed and do not say.
     """
@@ -132,6 +132,5 @@ def family(program: Image) -> str:
 
 _LOADERS = (
     ("undionly", "ipxe"), ("ipxe", "ipxe"), ("snponly", "ipxe"),
-    ("pxelinux", "pxelinux"), ("lpxelinux", "pxelinux"),
-    ("grub", "grub"), ("bootnetx64", "grub"), ("bootnetaa64", "grub"),
+    ("pxelinux", "pxelinux"), ("lpxelinux", "lpxelinux"), ("grub", "grub"),
 )  # fmt: skip
