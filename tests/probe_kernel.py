@@ -37,6 +37,16 @@ static void hex(u64 value, int digits) {
     while (digits--) put("0123456789abcdef"[(value >> (4 * digits)) & 15]);
 }
 static void octets(const u8 *at, u64 count) { while (count--) hex(*at++, 2); }
+static u64 checksum(const u8 *at, u64 count) { u64 sum = 0; while (count--) sum = sum * 31 + *at++; return sum; }
+static void sections(const u8 *headers, u32 length) {
+    for (u32 i = 0; i < length / 64; i++) {
+        const u64 *header = (const u64 *)(headers + 64 * i);
+        u32 kind = (u32)(header[0] >> 32);
+        if (header[2] == 0 || header[2] >= 1ul << 30 || kind == 8) continue;
+        say("probe section "); hex(i, 4); put(' ');
+        hex(checksum((const u8 *)(BASE + header[2]), header[4]), 16); say("\n");
+    }
+}
 
 void probe_main(u32 modulep, u32 kernend) {
     const u8 *at = (const u8 *)(BASE + modulep);
@@ -50,11 +60,11 @@ void probe_main(u32 modulep, u32 kernend) {
         if (kind == 0x8006) environment = *(const u64 *)data;
         if (kind == 3) address = *(const u64 *)data;
         if (kind == 4) {
-            u64 size = *(const u64 *)data, sum = 0;
+            u64 size = *(const u64 *)data;
             const u8 *body = (const u8 *)(BASE + address);
-            for (u64 i = 0; i < size; i++) sum = sum * 31 + body[i];
-            say("probe body "); hex(sum, 16); put(' '); octets(body, size < 32 ? size : 32); say("\n");
+            say("probe body "); hex(checksum(body, size), 16); put(' '); octets(body, size < 32 ? size : 32); say("\n");
         }
+        if (kind == 0x8009) sections(data, length);
         if (kind == 0x8003) { say("probe symbols "); octets((const u8 *)(BASE + *(const u64 *)data), 32); say("\n"); }
         at = data + ((length + 7) & ~7u);
     }
@@ -119,12 +129,17 @@ def checksum(data: bytes) -> int:
 
 @dataclass
 class Handed:
-    """What the kernel said it was given. bodies: checksum and first octets of each file, in the records' order."""
+    """What the kernel said it was given.
+
+    bodies: checksum and first octets of each file, in the records' order; sections: checksum by file (0 is the
+    kernel) and number of the section, for those that lie at a physical address.
+    """
 
     modulep: int = -1
     kernend: int = -1
     records: list[Record] = field(default_factory=list)
     bodies: list[tuple[int, bytes]] = field(default_factory=list)
+    sections: dict[tuple[int, int], int] = field(default_factory=dict)
     symbols: bytes = b""
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -150,6 +165,8 @@ def read(text: str) -> Handed:
             handed.records.append(Record(int(rest[0], 16), bytes.fromhex(rest[1] if len(rest) > 1 else "")))
         elif word == "body":
             handed.bodies.append((int(rest[0], 16), bytes.fromhex(rest[1])))
+        elif word == "section":
+            handed.sections[len(handed.files()) - 1, int(rest[0], 16)] = int(rest[1], 16)
         elif word == "symbols":
             handed.symbols = bytes.fromhex(rest[0])
         elif word == "env":
