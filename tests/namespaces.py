@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from bootwire.serve.interfaces import interfaces
+from bootwire.serve.ports import owners
 
 T = TypeVar("T")
 
@@ -68,6 +69,47 @@ def pair() -> Iterator[tuple[Namespace, Namespace]]:
     finally:
         one.close()
         two.close()
+
+
+@contextlib.contextmanager
+def lan(hosts: int) -> Iterator[list[Namespace]]:
+    """So many namespaces on one bridge: 10.9.0.N/24 on `lan` in the Nth, counted from 1."""
+    bridge = Namespace()
+    made = [Namespace() for _ in range(hosts)]
+    try:
+        bridge.run("ip link add bridge type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
+        bridge.run("ip link set bridge up")
+        for number, host in enumerate(made, 1):
+            address = f"02:00:00:00:00:{number:02x}"
+            bridge.run(f"ip link add to{number} type veth peer name lan address {address} netns {host.tid}")
+            bridge.run(f"ip link set to{number} master bridge up")
+            host.run(f"ip address add 10.9.0.{number}/24 dev lan")
+            host.run("ip link set lan up")
+        for host in made:
+            host.wait_for_carrier()
+        yield made
+    finally:
+        for host in (bridge, *made):
+            host.close()
+
+
+@contextlib.contextmanager
+def dnsmasq(where: Namespace, *options: str) -> Iterator[int]:
+    """dnsmasq as a DHCP server for 10.9.0.100 to .200, on all addresses, as it is installed; its pid."""
+    process = where.start(
+        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file=",
+        "--leasefile-ro", "--dhcp-range=10.9.0.100,10.9.0.200", "--no-ping", "--log-facility=-", *options,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 10
+        while not where.call(lambda: owners("udp", 67)):
+            assert time.monotonic() < until, "dnsmasq did not start"
+            time.sleep(0.02)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def _leave() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bootwire.wire import tftp
 from dhcp_samples import NAMES, vector
+from good_client import PROBE
 
 CANARY = b"what lies beside the published directory"
 
@@ -41,7 +42,7 @@ def tree(place: Path) -> Path:
     (place / "pub-private" / "secret").write_bytes(CANARY)
     pub = place / "pub"
     pub.mkdir()
-    (pub / "probe").write_bytes(bytes(range(256)) * 20)
+    (pub / "probe").write_bytes(PROBE)
     (pub / "out").symlink_to("../secret")
     (pub / "out-dir").symlink_to("..")
     (pub / "loop").symlink_to("loop")

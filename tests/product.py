@@ -90,10 +90,10 @@ class Server:
         self.err = Lines(self.process.stderr)
         Server.running.add(self)
 
-    @classmethod
-    def kill_all(cls) -> None:
+    @staticmethod
+    def kill(servers: set[Server]) -> None:
         """End what a failed test left running."""
-        for server in list(cls.running):
+        for server in servers:
             server.process.kill()
             server.wait()
 

@@ -2,4 +2,4 @@
 
 from bootwire.cli import main
 
-main()
+main(prog_name="bootwire")

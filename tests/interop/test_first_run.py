@@ -93,6 +93,32 @@ def test_an_unknown_interface_is_wrong_usage_and_the_others_are_named(
     assert "no interface named eth7; there are: lo, here" in said
 
 
+BARE = """for place in /usr/lib/ipxe /usr/share/ipxe /boot; do
+    if [ -d $place ]; then mount -t tmpfs none $place; fi
+done
+exec "$@"
+"""
+NO_LOADERS = ("unshare", "--mount", "sh", "-ec", BARE, "sh")  # and the network of these tests leads nowhere
+
+
+def test_without_loaders_and_network_it_says_what_to_run(here: Namespace, kernel: str, tmp_path: Path) -> None:
+    status, said = Server(here, kernel, "--state-dir", str(tmp_path / "state"), within=NO_LOADERS).wait()
+    assert status == 1
+    assert said.count("error:") == 1
+    for remedy in ("bootwire assets fetch", "package ipxe", "--no-fetch"):
+        assert remedy in said
+    assert "Traceback" not in said
+
+
+def test_without_loaders_it_goes_on_where_that_was_asked_for(
+    here: Namespace, kernel: str, state: tuple[str, ...]
+) -> None:
+    server = Server(here, kernel, *state, within=NO_LOADERS)
+    server.ready()
+    assert "no boot loader for BIOS PCs, UEFI PCs" in server.until("warning", fix="bootwire assets fetch")["what"]
+    assert server.end()[0] == 0
+
+
 def test_an_address_that_changes_is_followed(here: Namespace, kernel: str, state: tuple[str, ...]) -> None:
     server = Server(here, kernel, *state)
     server.until("listening", service="syslog", address="10.9.0.1")

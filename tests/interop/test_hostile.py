@@ -6,7 +6,6 @@ Every run is `bootwire boot` itself in a network namespace; attackers and the go
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 import re
 import resource
@@ -15,28 +14,23 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import nasties
-from bootwire.engine.tftp import Received, Wanted
-from bootwire.serve.capture_socket import set_receive_buffer
 from bootwire.wire import dhcp4
 from dhcp_samples import vector
+from good_client import OURS, GoodClient, udp
 from namespaces import Namespace, pair
 from product import Server
-from tftp_rig import fetch
 
 pytestmark = pytest.mark.interop
 
-OURS = "10.9.0.1"
 EACH = 10_000  # malformed items of each protocol
 BATCH = 200  # items between two good requests: less than what the kernel holds for a socket
 GROWTH = 16 * 1024  # KiB that the server may grow by
-LATE = 1.0  # seconds after which a good request counts as not answered
-PROBE = bytes(range(256)) * 20  # what nasties.tree has as `probe`
 
 
 @dataclass
@@ -73,68 +67,6 @@ def proof(place: Path, kernel: str, *options: str, read: bool = True, files: str
     assert "Traceback" not in said, said
 
 
-class GoodClient:
-    """A machine that behaves. Make and use it in the attackers' namespace; each method is one request, and the seconds
-    it took until the right answer was there.
-    """
-
-    def __init__(self) -> None:
-        self._udp = {port: _udp(port) for port in (dhcp4.CLIENT_PORT, dhcp4.PXE_PORT)}
-        self._xids = itertools.count(0x7E570001)
-
-    def close(self) -> None:
-        for sock in self._udp.values():
-            sock.close()
-
-    def all(self) -> dict[str, float]:
-        return {"dhcp": self.dhcp(), "pxe": self.pxe(), "tftp": self.tftp(), "http": self.http()}
-
-    def dhcp(self) -> float:
-        return self._ask(
-            "ipxe-efi-x64-discover", dhcp4.CLIENT_PORT, ("255.255.255.255", dhcp4.SERVER_PORT), dhcp4.OFFER
-        )
-
-    def pxe(self) -> float:
-        return self._ask("ipxe-proxy-request", dhcp4.PXE_PORT, (OURS, dhcp4.PXE_PORT), dhcp4.ACK, ciaddr="10.9.0.2")
-
-    def tftp(self) -> float:
-        began = time.monotonic()
-        got = fetch((OURS, 69), Wanted(b"probe", block_size=1468), LATE)
-        assert (got.outcome, got.body) == (Received(len(PROBE)), PROBE)
-        return time.monotonic() - began
-
-    def http(self) -> float:
-        began = time.monotonic()
-        with socket.create_connection((OURS, 80), LATE) as sock:
-            sock.sendall(b"GET /files/probe HTTP/1.1\r\nHost: 10.9.0.1\r\nConnection: close\r\n\r\n")
-            answer = b"".join(iter(lambda: sock.recv(65536), b""))
-        head, _, body = answer.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 ")
-        assert body == PROBE
-        return time.monotonic() - began
-
-    def _ask(self, name: str, port: int, to: tuple[str, int], answer: int, **fields: str) -> float:
-        xid = next(self._xids)
-        message = replace(dhcp4.parse(vector(name)), xid=xid, **fields)
-        sock = self._udp[port]
-        began = time.monotonic()
-        sock.sendto(dhcp4.emit(message), to)
-        while True:
-            sock.settimeout(max(0.001, began + LATE - time.monotonic()))
-            reply = dhcp4.parse(sock.recv(2048))  # answers to attackers come here, too
-            if (reply.xid, reply.type) == (xid, answer):
-                return time.monotonic() - began
-
-
-def _udp(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"there\0")
-    set_receive_buffer(sock, 8 << 20)  # answers to a flood are broadcast
-    sock.bind(("", port))
-    return sock
-
-
 def usual(client: GoodClient) -> dict[str, float]:
     """The median of some good requests of each kind, in seconds."""
     return medians([client.all() for _ in range(15)])
@@ -165,7 +97,7 @@ def test_forty_thousand_malformed_items(tmp_path: Path, kernel: str, options: tu
     with proof(tmp_path, kernel, *options, read=read) as run:
 
         def attack() -> None:
-            with contextlib.closing(GoodClient()) as client:
+            with contextlib.closing(GoodClient("there")) as client:
                 before, rss = usual(client), run.rss
                 for name, hurl in (("dhcp", _at(67)), ("pxe", _at(4011)), ("tftp", _at(69)), ("http", _connections)):
                     meanwhile = []
@@ -232,7 +164,7 @@ def test_half_open_transfers_and_slow_connections_lock_nobody_out(tmp_path: Path
     with proof(tmp_path, kernel, "--json", files=files) as run:
 
         def attack() -> dict[socket.socket, list[bytes]]:
-            with contextlib.closing(GoodClient()) as client, contextlib.ExitStack() as stack:
+            with contextlib.closing(GoodClient("there")) as client, contextlib.ExitStack() as stack:
                 before, rss = usual(client), run.rss
                 for _ in range(1200):
                     slow = stack.enter_context(socket.create_connection((OURS, 80), 5))
@@ -266,7 +198,7 @@ def test_a_flood_of_spoofed_machines(tmp_path: Path, kernel: str, read: bool) ->
             done = threading.Event()
 
             def flood() -> None:
-                with contextlib.closing(_udp(1068)) as sock:
+                with contextlib.closing(udp("there", 1068)) as sock:
                     began = time.monotonic()
                     for number in range(20_000):
                         spoofed = discover[:4] + rng.randbytes(4) + discover[8:28] + rng.randbytes(6) + discover[34:]
@@ -274,7 +206,7 @@ def test_a_flood_of_spoofed_machines(tmp_path: Path, kernel: str, read: bool) ->
                         time.sleep(max(0.0, began + number / 2000 - time.monotonic()))
                 done.set()
 
-            with contextlib.closing(GoodClient()) as client:
+            with contextlib.closing(GoodClient("there")) as client:
                 before, rss = usual(client), run.rss
                 flooding = threading.Thread(target=flood)  # it inherits this thread's namespace
                 flooding.start()

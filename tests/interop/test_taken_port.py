@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import select
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -15,7 +13,7 @@ from bootwire.serve.capture_socket import CaptureSocket, Heard
 from bootwire.serve.interfaces import choose
 from bootwire.serve.ports import Owner, owners, taken
 from bootwire.wire import dhcp4
-from namespaces import Namespace, pair
+from namespaces import Namespace, dnsmasq, pair
 
 pytestmark = pytest.mark.interop
 
@@ -23,20 +21,8 @@ pytestmark = pytest.mark.interop
 @pytest.fixture
 def served() -> Iterator[tuple[Namespace, Namespace, int]]:
     """dnsmasq as DHCP server in the first namespace, on all addresses, as it is installed; and its pid."""
-    with pair() as (one, two):
-        dnsmasq = one.start(
-            "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file=",
-            "--leasefile-ro", "--dhcp-range=10.9.0.100,10.9.0.200", "--no-ping", "--log-facility=-",
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            until = time.monotonic() + 10
-            while not one.call(lambda: owners("udp", 67)) and time.monotonic() < until:
-                time.sleep(0.02)
-            yield one, two, dnsmasq.pid
-        finally:
-            dnsmasq.terminate()
-            dnsmasq.wait(10)
+    with pair() as (one, two), dnsmasq(one) as pid:
+        yield one, two, pid
 
 
 def test_the_owner_is_named_and_heard_past(served: tuple[Namespace, Namespace, int]) -> None:
