@@ -344,3 +344,102 @@ def test_dnsmasq_configures_us_and_names_the_boot_file(tmp_path: Path):
     finally:
         stack.close()
         kernel.close()
+
+
+def test_datagrams_to_and_from_the_kernel_and_what_its_icmp_says():
+    with rig() as r:
+        theirs = r.kernel.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        theirs.settimeout(10)
+        theirs.bind((KERNEL, 5000))
+        ours = Socket(r.stack, socket.SOCK_DGRAM)
+        ours.settimeout(10)
+        data = noise(30_000)
+        ours.sendto(data, (KERNEL, 5000))
+        got, sender = theirs.recvfrom(65_536)
+        assert (got, sender[0]) == (data, OURS)
+        theirs.sendto(data[::-1], sender)
+        assert ours.recvfrom(65_536) == (data[::-1], (KERNEL, 5000))
+        theirs.close()
+        ours.connect((KERNEL, 5000))
+        ours.send(b"anybody?")
+        with pytest.raises(ConnectionRefusedError):
+            ours.recv(1)
+        asking = r.kernel.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        asking.settimeout(10)
+        asking.connect((OURS, 9))
+        asking.send(b"anybody?")
+        with pytest.raises(ConnectionRefusedError):
+            asking.recv(1)
+        asking.close()
+
+
+def test_a_router_with_a_smaller_mtu_behind_it_is_heeded_in_both_families():
+    """Our stack -- a kernel that forwards -- a link of 1300 octets -- a kernel that listens."""
+    data = noise(1_000_000)
+    with rig() as r:
+        beyond = Namespace()
+        try:
+            r.kernel.run(
+                f"ip link add narrow mtu 1300 type veth peer name narrow mtu 1300 netns /proc/{beyond.tid}/ns/net"
+            )
+            for end, last in ((r.kernel, 1), (beyond, 2)):
+                end.run(f"ip address add 10.78.0.{last}/24 dev narrow")
+                end.run(f"ip address add 2001:db8:78::{last}/64 dev narrow nodad")
+                end.run("ip link set narrow up")
+            for end in (r.kernel, beyond):
+                end.wait_for_carrier()
+            r.kernel.run("sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+            beyond.run("ip route add default via 10.78.0.1")
+            beyond.run("ip -6 route add default via 2001:db8:78::1")
+            r.stack.add_route("default", KERNEL)
+            r.stack.add_route("::/0", KERNEL6)
+            for family, host, headers in ((socket.AF_INET, "10.78.0.2", 40), (socket.AF_INET6, "2001:db8:78::2", 60)):
+                listener = beyond.call(lambda family=family: socket.create_server(("", 9), family=family))
+                got = bytearray()
+
+                def take(listener=listener, got=got) -> None:
+                    accepted, _ = listener.accept()
+                    with accepted:
+                        while part := accepted.recv(1 << 20):
+                            got.extend(part)
+                        accepted.sendall(b"ok")
+
+                thread = threading.Thread(target=take)
+                thread.start()
+                # the far kernel announces what its own link takes, so a larger one is pretended
+                with create_connection(r.stack, (host, 9), 20) as connection:
+                    connection._flow.connection._mss = 1500 - headers - 12
+                    connection.settimeout(30)
+                    connection.sendall(data)
+                    connection.shutdown(socket.SHUT_WR)
+                    assert connection.recv(2) == b"ok"
+                    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) == 1300 - headers - 12
+                thread.join(10)
+                listener.close()
+                assert got == data
+        finally:
+            beyond.close()
+
+
+def test_addresses_and_a_router_come_from_a_real_router_advertisement():
+    with rig() as r:
+        daemon = r.kernel.start(
+            "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=bwstack", "--enable-ra",
+            "--dhcp-range=2001:db8:77::,ra-only,64,10m", "--dhcp-leasefile=/dev/null", "--user=root",
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            r.stack.start_ipv6()
+
+            def configured() -> bool:
+                found = [a.hex() for a, _ in r.stack.host.addresses if a.hex().startswith("20010db800770000")]
+                return any("fffe" in a for a in found)
+
+            assert r.stack.wait(configured, 30)
+            router = r.stack.host.routes.find(bytes.fromhex("2001" + "0" * 27 + "1"))
+            assert router is not None
+            assert router.gateway.startswith(bytes.fromhex("fe80"))
+            assert r.stack.ping(KERNEL6, timeout=5) < 5
+        finally:
+            daemon.terminate()
+            daemon.wait(10)

@@ -28,7 +28,7 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _TUN_CSUM, _TUN_TSO4, _TUN_TSO6 = 1, 2, 4
 # linux/if_packet.h
 _SOL_PACKET, _ADD_MEMBERSHIP, _VNET_HDR, _IGNORE_OUTGOING = 263, 1, 15, 23
-_MR_MULTICAST, _MR_PROMISC, _MR_UNICAST = 0, 1, 3
+_MR_MULTICAST, _MR_PROMISC, _MR_ALLMULTI, _MR_UNICAST = 0, 1, 2, 3
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 # linux/sockios.h
@@ -180,6 +180,7 @@ class PacketNic:
             raw.bind((self.interface, _ETH_P_ALL))
             self._socket = raw
             self._member(_MR_UNICAST, self.mac)
+            self._member(_MR_ALLMULTI, b"")  # neighbour discovery asks by multicast
         except OSError:
             self._socket = None
             raw.close()

@@ -279,8 +279,9 @@ class Socket:
         self._timeout = None if flag else 0.0
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
-        """TCP_NODELAY, TCP_KEEPIDLE (before connect or listen), SO_KEEPALIVE, SO_RCVBUF, SO_SNDBUF, IP_ADD_MEMBERSHIP's
-        part is `host.groups`. OSError for others.
+        """TCP_NODELAY, TCP_KEEPIDLE (seconds), SO_KEEPALIVE, SO_RCVBUF, SO_SNDBUF; SO_REUSEADDR, which changes nothing.
+
+        OSError for others. A receive buffer above 64 KiB is seen by the peer only if set before connect or listen.
         """
         match (level, option):
             case (names.IPPROTO_TCP, names.TCP_NODELAY):

@@ -104,6 +104,11 @@ class Stack:
         with self.acting() as now:
             self.host.add_address(octets, int(prefix or 8 * len(octets)), now, probe=probe)
 
+    def start_ipv6(self) -> None:
+        """Take a link-local address and those that routers on the link advertise."""
+        with self.acting() as now:
+            self.host.start_ipv6(now)
+
     def add_route(self, network: str, gateway: str | None) -> None:
         """network: "0.0.0.0/0" or "default", "10.1.0.0/16", "::/0"."""
         text, _, prefix = ("0.0.0.0/0" if network == "default" else network).partition("/")
@@ -179,7 +184,7 @@ class Stack:
         with self._turned:
             while not ready():
                 if self._error is not None:
-                    raise OSError(f"the network card failed: {self._error}") from self._error
+                    raise OSError(f"the stack stopped: {self._error}") from self._error
                 left = None if end is None else end - time.monotonic_ns()
                 if not self._running or (left is not None and left <= 0):
                     return False
@@ -193,10 +198,12 @@ class Stack:
         try:
             while self._running:
                 self._turn(None)
-        except OSError as error:
-            self._error = error
+        except BaseException as error:
             with self._turned:
+                self._error = error  # so that nobody waits for ever for a stack that is gone
                 self._turned.notify_all()
+            if not isinstance(error, OSError):
+                raise
 
     def _turn(self, patience: Ns | None) -> None:
         """Sleep until a frame, a timer or `patience` nanoseconds, and do what is due."""

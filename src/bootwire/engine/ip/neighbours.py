@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bootwire.engine import Ns, S
 
 ENTRIES_MAX = 512  # addresses; the one not used for longest gives way
-WAITING_MAX = 16  # packets held for one address while it is asked for
+WAITING_MAX = 64  # packets held for one address while it is asked for: 45 are one datagram of 64 KiB in fragments
 TRIES = 3  # questions before giving up (RFC 4861 section 10: MAX_MULTICAST_SOLICIT)
 INTERVAL: Ns = 1 * S  # between questions (RFC 4861: RETRANS_TIMER; RFC 1122 asks for at most one a second)
 FRESH: Ns = 60 * S  # an answer is believed so long without asking again (RFC 1122 section 2.3.2.1: about a minute)
