@@ -15,10 +15,16 @@ class TwoEnds(RuleBasedStateMachine):
     """What one end writes the other reads, in order and once; time stands still unless a rule moves it."""
 
     @initialize(
-        iss=st.integers(0, 2**32 - 1), sack=st.booleans(), stamps=st.booleans(), buffer=st.integers(2000, 100_000)
+        iss=st.integers(0, 2**32 - 1),
+        sack=st.booleans(),
+        stamps=st.booleans(),
+        buffer=st.integers(2000, 100_000),
+        burst=st.sampled_from([0, 20_000]),
     )
-    def open(self, iss, sack, stamps, buffer):
-        config = Config(sack=sack, timestamps=stamps, receive_buffer=buffer, send_buffer=50_000, user_timeout=300 * S)
+    def open(self, iss, sack, stamps, buffer, burst):
+        config = Config(
+            sack=sack, timestamps=stamps, receive_buffer=buffer, send_buffer=50_000, user_timeout=300 * S, burst=burst
+        )  # fmt: skip
         self.now = 0
         self.ends = [Connection(1, 2, iss, 0, config), None]
         self.config = config
