@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,18 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from bootwire.facts import Fact, Record
+from bootwire.facts import Fact, Record, ScriptServed, TransferDone
 from bootwire.lab import initrd
 from bootwire.lab.dhcp_servers import DHCP_SERVERS, Pool
 from bootwire.lab.firmware import FIRMWARE, Machine, power_on
 from bootwire.lab.linux import Linux
-from bootwire.lab.network import Host, Network, Segment
+from bootwire.lab.network import Host, LabError, Network, Segment
 from bootwire.lab.server import Server, start_server
+from bootwire.observe import prose
+from bootwire.observe.boots import stage_of
 
 NEAR = Pool("10.77.0.0", 24, "255.255.255.0", "10.77.0.100", "10.77.0.199", "10.77.0.1")
 FAR = Pool("10.77.1.0", 24, "255.255.255.0", "10.77.1.100", "10.77.1.199", "10.77.1.1")
-DHCP_SERVER, BOOTWIRE, WEB_SERVER = "10.77.0.1", "10.77.0.2", "10.77.0.3"
-PATIENCE = 180.0  # seconds from power-on to the end of /init; 25 to 45 are usual on an idle machine
+DHCP_SERVER, BOOTWIRE, WEB_SERVER, RELAY = "10.77.0.1", "10.77.0.2", "10.77.0.3", "10.77.0.254"
+PATIENCE = 180.0  # seconds from power-on to the end of /init; 20 to 40 are usual on an idle machine
 MAC = "52:54:00:77:00:01"
 SECOND = "what only the second archive holds"
 
@@ -34,8 +37,9 @@ class Booted:
     machine: Machine
     records: list[Record]
     token: str
-    kernel: Path
+    linux: Linux
     initrds: tuple[Path, ...]
+    beside: str
     seconds: float
 
     @property
@@ -46,20 +50,33 @@ class Booted:
     @property
     def command_line(self) -> str:
         """As the kernel itself printed it, "" if it never did."""
-        found = re.search(r"Kernel command line: (.*)", self.machine.text)
+        found = self.machine.said(r"Kernel command line: (.*)")
         return found[1].strip() if found else ""
 
-    def of(self, *kinds: type[Fact]) -> list[Fact]:
-        return [fact for fact in self.facts if isinstance(fact, kinds)]
+    @property
+    def delivered(self) -> list[TransferDone]:
+        return [fact for fact in self.facts if isinstance(fact, TransferDone)]
 
-    def story(self) -> str:
-        """For a failing test: the facts, then the end of the serial port."""
-        return "\n".join([*map(str, self.facts), self.machine.tail(30)])
+    @property
+    def loaders(self) -> list[tuple[str, str]]:
+        """Protocol and name of every loader that was delivered, in order."""
+        return [(fact.protocol, fact.name) for fact in self.delivered if stage_of(fact.name) == "loader"]
+
+    def row(self) -> str:
+        """Of the table in docs/reference/firmware.md."""
+        firmware = self.machine.firmware
+        packages = [name for _, name in firmware.needs if not name.startswith("qemu-system")]
+        versions = ", ".join(f"{name} {_version(name)}" for name in dict.fromkeys(packages))
+        card = firmware.card.split(",")[0]
+        asked = [fact.loader for fact in self.facts if isinstance(fact, ScriptServed) and fact.name == "boot.ipxe"]
+        path = " → ".join([*(f"{name} ({protocol})" for protocol, name in self.loaders), *asked[-1:], "kernel (http)"])
+        kernel = self.linux.version.removeprefix("linux-image-")
+        return f"| {firmware.title} | {versions} | {card} | {self.beside} | {path} | {self.seconds:.0f} | {kernel} |"
 
 
 @dataclass
 class Bench:
-    """Builds the network on entering. Bootwire starts with `serve`; `boot` runs one machine to its end."""
+    """Builds the network on entering. Bootwire starts with `serve`; `finish` follows one machine to its end."""
 
     directory: Path
     linux: Linux
@@ -74,7 +91,6 @@ class Bench:
         self.lan: Segment = self.network.segment()
         self.dhcp: Host = self.network.host("dhcp", {self.lan: f"{DHCP_SERVER}/24"})
         self.ours: Host = self.network.host("bootwire", {self.lan: f"{BOOTWIRE}/24"})
-        self.kernel = self.linux.kernel
         first, second = self.directory / "system.gz", self.directory / "second.gz"
         first.write_bytes(self.linux.initrd())
         second.write_bytes(initrd.extra({"second": SECOND}))
@@ -87,11 +103,11 @@ class Bench:
     def start_dhcp(self, pools: Sequence[Pool] = (NEAR,)) -> None:
         DHCP_SERVERS[self.dhcp_server].start(self.dhcp, pools, self.directory)
 
-    def serve(self, firmware: str, images: Sequence[str] = (), options: Sequence[str] = ()) -> Server:
-        """Start Bootwire for that firmware's kind of console. images: kernel and initrds, the bench's own if empty."""
-        names = images or [str(self.kernel), *map(str, self.initrds)]
+    def serve(self, firmware: str, images: Sequence[str] = ()) -> Server:
+        """Start Bootwire with a command line for that firmware. images: kernel and initrds; none: the bench's own."""
+        names = images or [str(self.linux.kernel), *map(str, self.initrds)]
         cmdline = f"console={FIRMWARE[firmware].console} {self.token}"
-        common = [
+        options = [
             "-i",
             "eth0",
             "--state-dir",
@@ -100,21 +116,33 @@ class Bench:
             "--pcap",
             str(self.directory / "lan.pcap"),
         ]
-        self.server = start_server(self.ours, ["boot", *names, "--cmdline", cmdline, *common, *options], self.directory)
+        self.server = start_server(self.ours, ["boot", *names, "--cmdline", cmdline, *options], self.directory)
         return self.server
 
     def power_on(self, firmware: str, segment: Segment | None = None) -> Machine:
-        self._began = time.monotonic()
         return power_on(FIRMWARE[firmware], segment or self.lan, MAC, self.directory / firmware)
 
     def finish(self, machine: Machine) -> Booted:
         """Wait for the end of the machine's /init, then end Bootwire and gather everything."""
-        machine.wait_for(f"{initrd.MARK} done", PATIENCE)
-        seconds = time.monotonic() - self._began
+        try:
+            machine.wait_for(f"{initrd.MARK} done", PATIENCE)
+        except LabError as error:
+            story = "\n".join(prose.line(record) for record in self.server.records())
+            raise LabError(f"{error}\n{story}\n{self.server.said()}") from None
+        seconds = time.time() - machine.started
         assert self.server.stop() == 0, self.server.said()
-        return Booted(machine, self.server.records(), self.token, self.kernel, self.initrds, seconds)
+        records, beside = self.server.records(), self.dhcp_server
+        return Booted(machine, records, self.token, self.linux, self.initrds, beside, seconds)
 
-    def boot(self, firmware: str) -> Booted:
-        self.start_dhcp()
-        self.serve(firmware)
-        return self.finish(self.power_on(firmware))
+
+def type_at_prompt(machine: Machine, *commands: str) -> None:
+    """Type commands at iPXE's prompt, each when the one before is done."""
+    for command in commands:
+        done = machine.text.count("iPXE> ")
+        machine.type(command + "\r")
+        machine.wait_for(r"(?s)(iPXE> .*){" + str(done + 1) + "}", 60)
+
+
+def _version(package: str) -> str:
+    query = ["dpkg-query", "-W", "-f", "${Version}", package]
+    return re.sub(r"^\d+:", "", subprocess.run(query, capture_output=True, text=True, check=False).stdout)

@@ -126,7 +126,19 @@ def start_relay(
     """
     interface, address = below
     if name == "dhcrelay":
-        argv = ["dhcrelay", "-4", "-d", "-pf", f"{directory}/dhcrelay.pid", "-id", interface, "-iu", above, *servers]
+        argv = [
+            "dhcrelay",
+            "-4",
+            "-d",
+            "-a",
+            "-pf",
+            f"{directory}/dhcrelay.pid",
+            "-id",
+            interface,
+            "-iu",
+            above,
+            *servers,
+        ]
     else:
         argv = [*_DNSMASQ, *(f"--dhcp-relay={address},{server}" for server in servers)]
     return _start(host, argv, directory / f"relay-{name}.log")

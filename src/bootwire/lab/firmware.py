@@ -131,6 +131,7 @@ class Machine:
         self._process = process
         self._lines: list[tuple[float, str]] = []
         self._text = ""
+        self._echoed = False
         self._more = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -177,10 +178,14 @@ class Machine:
         return found
 
     def type(self, keys: str) -> None:
-        """Type on the serial console."""
+        """Type on the serial console, each key when the one before has been echoed: its buffer holds 16 octets."""
         assert self._process.stdin is not None
-        self._process.stdin.write(keys.encode())
-        self._process.stdin.flush()
+        for key in keys:
+            with self._more:
+                self._echoed = False
+                self._process.stdin.write(key.encode())
+                self._process.stdin.flush()
+                self._more.wait_for(lambda: self._echoed, timeout=1)
 
     def wait_end(self, timeout: float) -> bool:
         """Wait until the machine has powered off; whether it has."""
@@ -199,12 +204,13 @@ class Machine:
     def _read(self) -> None:
         assert self._process.stdout is not None
         whole = 0  # characters of _text that _lines holds already
-        with self.log.open("wb") as log:
-            while chunk := self._process.stdout.read1(65536):  # type: ignore[attr-defined]
+        with self._process.stdout as serial, self.log.open("wb") as log:
+            while chunk := serial.read1(65536):  # type: ignore[attr-defined]
                 log.write(chunk)
                 log.flush()
                 text = _CONTROL.sub("", chunk.decode("utf-8", "replace"))
                 with self._more:
+                    self._echoed = True
                     self._text += text
                     end = self._text.rfind("\n") + 1
                     moment = time.time()

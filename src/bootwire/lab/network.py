@@ -168,7 +168,7 @@ def find_program(name: str) -> str | None:
 
 
 def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End processes, all at once: SIGTERM, then SIGKILL after 3 seconds."""
+    """End processes, all at once: SIGTERM, then SIGKILL after 3 seconds. Who reads their output closes it."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
@@ -179,6 +179,10 @@ def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    for process in processes:
+        if process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def remove_leftovers() -> list[str]:

@@ -66,12 +66,13 @@ class Server:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            record = jsonlines.parse(line)
-            with self._more:
-                self._records.append(record)
-                self._more.notify_all()
-            self._seen(record)
+        with self._process.stdout as lines:
+            for line in lines:
+                record = jsonlines.parse(line)
+                with self._more:
+                    self._records.append(record)
+                    self._more.notify_all()
+                self._seen(record)
         with self._more:
             self._more.notify_all()
 
