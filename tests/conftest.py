@@ -1,6 +1,22 @@
-"""What every test gets: properties are judged by their answers, not by how busy the machine is meanwhile."""
+"""What every test gets: properties are judged by their answers, not by how busy the machine is meanwhile.
 
+The last lines of a run that booted firmware are rows for docs/reference/firmware.md: what was booted just now.
+"""
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("bootwire", deadline=None)
 settings.load_profile("bootwire")
+
+ROW = "booted"  # the property (record_property) whose value is a row
+HEAD = ("| firmware | version | card | beside | path | seconds | kernel |", "|---|---|---|---|---|---|---|")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("passed")
+    rows = sorted({str(row) for report in reports for name, row in report.user_properties if name == ROW})
+    if rows:
+        terminalreporter.section("booted for real")
+        for row in (*HEAD, *rows):
+            terminalreporter.write_line(row)

@@ -1,7 +1,4 @@
-"""What the end-to-end tests share: a Linux for each architecture and the boot loader files, fetched once.
-
-The last lines of a run are the rows of docs/reference/firmware.md: what was booted just now, and how.
-"""
+"""What the end-to-end tests share: a Linux for each architecture and the boot loader files, fetched once."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from bootwire.serve import loaders
 from lab_bench import Bench
 
 CHECKOUT = Path(__file__).parents[2]
-ROW = "booted"
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +40,3 @@ def linux(state: Path) -> Callable[[str], Linux]:
 def bench(tmp_path: Path, linux: Callable[[str], Linux], state: Path) -> Bench:
     """A bench for x64 machines beside dnsmasq: `with bench: …`."""
     return Bench(tmp_path, linux("amd64"), state)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = terminalreporter.getreports("passed")
-    rows = sorted({row for report in reports for name, row in report.user_properties if name == ROW})
-    if rows:
-        terminalreporter.section("booted for real")
-        terminalreporter.write_line("| firmware | version | card | beside | path | seconds | kernel |")
-        terminalreporter.write_line("|---|---|---|---|---|---|---|")
-        for row in rows:
-            terminalreporter.write_line(row)
