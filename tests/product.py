@@ -69,19 +69,16 @@ class Lines:
 class Server:
     """`bootwire boot ARGUMENTS` in a namespace. Give it --json to ask for facts.
 
-    user    of the process
     read    False leaves its stdout unread, for who wants to see what it does then
     within  a command that runs it, its own arguments in front
     """
 
     running: ClassVar[set[Server]] = set()
 
-    def __init__(
-        self, namespace: Namespace, *arguments: str, user: int = 0, read: bool = True, within: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, namespace: Namespace, *arguments: str, read: bool = True, within: tuple[str, ...] = ()) -> None:
         self.process = namespace.start(
             *within, sys.executable, "-m", "bootwire", "boot", *arguments,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", user=user,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
             env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "BOOTWIRE_COMMAND": SHOWN_AS},
         )  # fmt: skip
         assert self.process.stdout

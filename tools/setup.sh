@@ -79,6 +79,8 @@ make_venv() {
             die "could not install the Python packages of $list" "look at the lines above; then run the same command again"
         fi
         printf '%s\n' "$stamp" >"$venv/stamp"
+        # Made by root for a checkout that is somebody's: theirs, so that they can renew it.
+        [ "$(id -u)" != 0 ] || chown -R --reference="$here" "$venv" "$venv.lock"
     fi
     exec 9>&-
 }

@@ -15,6 +15,8 @@ from bootwire.preboot.handoff import elf, freebsd, modinfo, trampoline
 from bootwire.preboot.handoff.freebsd import KERNBASE, Image, Module, NotLoadable
 from bootwire.wire.reader import WireError
 
+pytestmark = pytest.mark.interop  # a compiler makes the kernel and its modules
+
 MAP = [(0, 0x9FC00, 1), (0x9FC00, 0x400, 2), (0x100000, 0x7EE0000, 1)]
 
 

@@ -135,6 +135,7 @@ def test_what_cannot_be_entered_is_refused(data: bytes, memory: list[tuple[int, 
         linux.place(found, b"", "", memory)
 
 
+@pytest.mark.interop
 def test_the_entry_program_is_what_its_source_assembles_to(tmp_path: Path) -> None:
     (tmp_path / "entry.s").write_text(linux.SOURCE)
     for command in (
