@@ -40,7 +40,8 @@ class Wanted:
     idle      nanoseconds in which something must come
     redirects followed at most; 0: an answer that says "elsewhere" is handed over as it is
     tries     connections spent on one answer: more than one continues a broken transfer with a Range
-    proxy     "http://[user:password@]host:port", "" for none: http through it in absolute form, https through CONNECT
+    proxy     "http://[user:password@]host:port", "" for none: http through it in absolute form, https through CONNECT;
+              or a function that tells so for a URL, which redirects ask again
     username password   for the server, sent only when it asks, and only to the host that the URL names
     """
 
@@ -52,7 +53,7 @@ class Wanted:
     idle: Ns = 30 * S
     tries: int = 1
     redirects: int = MAX_REDIRECTS
-    proxy: str = ""
+    proxy: str | Callable[[Url], str] = ""
     username: str = ""
     password: str = ""
 
@@ -164,7 +165,7 @@ class Fetch:
     def start(self, now: Ns) -> list[Effect]:
         try:
             self._url = parse_url(self._wanted.url)
-            self._proxy = parse_url(self._wanted.proxy) if self._wanted.proxy else None
+            self._choose_proxy(self._url)
         except WireError as error:
             return self._fail("url", str(error))
         self._home = self._url.origin
@@ -255,6 +256,13 @@ class Fetch:
         to = self._proxy or self._url
         key = self._url.origin if self._proxy is None else f"{self._proxy.origin} {self._url.origin}"
         return [Open(to.host, to.port, key)]
+
+    def _choose_proxy(self, url: Url) -> None:
+        proxy = self._wanted.proxy
+        text = proxy if isinstance(proxy, str) else proxy(url)
+        chosen = parse_url(text, ("http",)) if text else None
+        if chosen != self._proxy:
+            self._proxy, self._proxy_auth = chosen, None
 
     def _connect(self) -> list[Effect]:
         assert self._url is not None
@@ -360,6 +368,7 @@ class Fetch:
             return self._fail("redirects", f"more than {self._wanted.redirects} redirects")
         try:
             url = resolve(self._url, location)
+            self._choose_proxy(url)
         except WireError as error:
             return self._fail("redirects", f"Location that is no URL: {error}")
         if self._url.scheme == "https" and url.scheme == "http":

@@ -253,6 +253,7 @@ class Socket:
                 self.stack.host.close_listener(self._listener)
             if self._udp is not None:
                 self.stack.host.close_udp(self._udp)
+            self.stack._turned.notify_all()  # another thread may wait in accept or recvfrom
 
     def getsockname(self) -> Address:
         if self._flow is not None:

@@ -1,8 +1,9 @@
-"""http and https URLs (RFC 3986), strictly: nothing is escaped or repaired on the quiet."""
+"""URLs of servers (RFC 3986), strictly: nothing is escaped or repaired on the quiet."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bootwire.wire.reader import WireError
@@ -10,7 +11,7 @@ from bootwire.wire.reader import WireError
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """scheme: "http" or "https"; host: a name or a literal, without brackets; target: as sent, "/" at least."""
+    """scheme: in lower case; host: a name or a literal, without brackets; target: as sent, "/" at least."""
 
     scheme: str
     host: str
@@ -31,8 +32,12 @@ class Url:
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def parse_url(text: str) -> Url:
-    """Read an absolute http or https URL; a fragment is dropped.
+HTTP: Collection[str] = ("http", "https")
+FETCHED: Collection[str] = ("http", "https", "ftp", "tftp")
+
+
+def parse_url(text: str, schemes: Collection[str] = HTTP) -> Url:
+    """Read an absolute URL of one of `schemes`, which are among FETCHED; a fragment is dropped.
 
     Raises WireError: white space and controls are never escaped on the quiet, for what was meant is not known.
     """
@@ -40,9 +45,9 @@ def parse_url(text: str) -> Url:
     if bad:
         raise WireError("URL with a character that must be percent-encoded", bad.start())
     match = _URL.fullmatch(text)
-    if match is None:
-        raise WireError("not an absolute http or https URL", 0)
-    scheme = match["scheme"].lower()
+    scheme = match["scheme"].lower() if match else ""
+    if match is None or scheme not in schemes:
+        raise WireError(f"not an absolute {' or '.join(schemes)} URL", 0)
     port = int(match["port"]) if match["port"] else _PORTS[scheme]
     if not 0 < port < 65536:
         raise WireError(f"URL with port {port}", match.start("port"))
@@ -79,9 +84,9 @@ def resolve(base: Url, reference: str) -> Url:
 
 # --- helpers ----------------------------------------------------------------------------------------------------
 
-_PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443, "ftp": 21, "tftp": 69}
 _URL = re.compile(
-    r"(?P<scheme>https?)://(?:(?P<user>[^/?#@\[\]]*)@)?(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<host>[A-Za-z0-9._~%-]{1,255}))"
+    r"(?P<scheme>https?|t?ftp)://(?:(?P<user>[^/?#@\[\]]*)@)?(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<host>[A-Za-z0-9._~%-]{1,255}))"
     r"(?::(?P<port>[0-9]{0,5}))?(?P<target>[/?][^#]*)?(?:#.*)?",
     re.IGNORECASE,
 )
