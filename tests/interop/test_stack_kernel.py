@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from bootwire.engine import MS
+from bootwire.engine.dhcp6_client import Wants
 from bootwire.preboot.bridge import Bridge
 from bootwire.preboot.impair import Faults
 from bootwire.preboot.nic import PacketNic, PcapTee, TapNic, cable, random_mac
@@ -443,3 +444,24 @@ def test_addresses_and_a_router_come_from_a_real_router_advertisement():
         finally:
             daemon.terminate()
             daemon.wait(10)
+
+
+@pytest.mark.parametrize("address", [True, False], ids=["stateful", "stateless"])
+def test_dnsmasq_configures_us_by_dhcpv6(address: bool):
+    with rig() as r:
+        server = r.kernel.start(
+            "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=bwstack", "--enable-ra",
+            f"--dhcp-range=2001:db8:77::100,{'2001:db8:77::1ff' if address else 'static'},64,10m",
+            "--dhcp-option=option6:dns-server,[2001:db8:77::1]", "--dhcp-option=option6:domain-search,lan.example",
+            "--dhcp-option=option6:bootfile-url,http://[2001:db8:77::1]/loader.efi", "--dhcp-leasefile=/dev/null",
+            "--user=root", stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            r.stack.start_ipv6()
+            network = r.stack.obtain6(30, Wants(address=address))
+            assert network.address.startswith("2001:db8:77::1") if address else network.address == ""
+            assert (network.dns, network.domains) == ((KERNEL6,), ("lan.example",))
+            assert network.boot_url == "http://[2001:db8:77::1]/loader.efi"
+        finally:
+            server.terminate()
+            server.wait(10)

@@ -15,13 +15,16 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from bootwire.engine import MS, Ns, S
+from bootwire.engine.dhcp6_client import Wants
 from bootwire.engine.ip import EchoReply, Host, Undelivered
 from bootwire.engine.tcp import Config
 from bootwire.preboot.dhcp import Dhcp, Network, Stage
+from bootwire.preboot.dhcp6 import Dhcp6, Network6
 from bootwire.preboot.nic import Nic
 from bootwire.wire import ip, ip6
 from bootwire.wire.reader import WireError
 
+_ADDRESS = Wants()
 _BURST = 64  # frames taken from the card before others get a turn
 
 
@@ -163,6 +166,20 @@ class Stack:
             because = agent.because or ("no DHCP server answered" if not agent.heard else agent.stage.value)
             agent.stop(now)
         raise OSError(because)
+
+    def obtain6(self, timeout: float = 20.0, wants: Wants = _ADDRESS) -> Network6:
+        """Configure by DHCPv6, after `start_ipv6`, and stay so. OSError with the reason."""
+        agent = Dhcp6(self.host, wants)
+        with self.acting() as now:
+            agent.start(now)
+            self.agents.append(agent)
+        self.wait(lambda: agent.network is not None or agent.failed, timeout)
+        with self.acting() as now:
+            if agent.network is not None:
+                return agent.network
+            self.agents.remove(agent)
+            agent.stop(now)
+        raise OSError(agent.because or "no DHCPv6 server answered")
 
     # --- for sockets ----------------------------------------------------------------------------------------------
 
