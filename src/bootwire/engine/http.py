@@ -42,14 +42,21 @@ class Connection:
     deadline   close the connection then, unless a request is being answered
     """
 
-    __slots__ = ("_buffer", "_head_time", "_idle", "_idle_time", "deadline")
+    __slots__ = ("_buffer", "_head_time", "_idle", "_idle_time", "_known", "deadline")
 
-    def __init__(self, now: Ns, head_time: Ns = HEAD_TIME, idle_time: Ns = IDLE_TIME) -> None:
+    def __init__(
+        self,
+        now: Ns,
+        head_time: Ns = HEAD_TIME,
+        idle_time: Ns = IDLE_TIME,
+        known: dict[bytes, Mapping[str, str]] | None = None,
+    ) -> None:
         self.deadline = now + head_time
         self._head_time = head_time
         self._idle_time = idle_time
         self._buffer = b""
         self._idle = False
+        self._known = known  # see http.parse_request
 
     def receive(self, data: bytes, now: Ns) -> http.Request | Refusal | None:
         if self._idle:
@@ -72,7 +79,7 @@ class Connection:
 
     def _next(self, scanned: int) -> http.Request | Refusal | None:
         buffer = self._buffer
-        if buffer[:1] in (b"\r", b"\n"):  # empty lines before a request line (RFC 9112 section 2.2)
+        if buffer and buffer[0] in b"\r\n":  # empty lines before a request line (RFC 9112 section 2.2)
             self._buffer = buffer = buffer.lstrip(b"\r\n")
         end = buffer.find(b"\r\n\r\n", max(0, scanned - 3)) + 4
         if end == 3:
@@ -80,7 +87,7 @@ class Connection:
         head = buffer[:end]
         self._buffer = buffer[end:]
         try:
-            request = http.parse_request(head)
+            request = http.parse_request(head, self._known)
         except WireError as error:
             return Refusal(_STATUS.get(error.what, 400), error.what, head)
         if request.method not in METHODS:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
+from json.encoder import encode_basestring_ascii as quoted
+from operator import attrgetter
 
 from bootwire.facts import KINDS, Fact, Record
 
 _FIELDS: dict[type[Fact], tuple[str, ...]] = {kind: tuple(f.name for f in fields(kind)) for kind in KINDS}
 _BY_NAME = {kind.kind: kind for kind in KINDS}
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+# A storm writes tens of thousands of lines a second, and json.dumps alone would be a third of the work of serving them.
+_LINES = {
+    kind: '{"v":1,"time":%.6f,"kind":' + quoted(kind.kind) + "".join(f',"{name}":%s' for name in names) + "}"
+    for kind, names in _FIELDS.items()
+}
+_VALUES = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
+_TEXT: dict[type, Callable[..., str]] = {
+    str: quoted,
+    int: int.__repr__,
+    float: float.__repr__,
+    bool: lambda value: "true" if value else "false",
+}
 
 
 def line(record: Record) -> str:
-    """One object without a line end. Facts are flat, so no field needs the deep copy that `as_dict` makes."""
-    fact = record.fact
-    body: dict[str, object] = {"v": 1, "time": round(record.wall, 6), "kind": fact.kind}
-    for name in _FIELDS[type(fact)]:
-        body[name] = getattr(fact, name)
-    return _encode(body)
+    """One object without a line end."""
+    kind = type(record.fact)
+    return _LINES[kind] % (record.wall, *[_TEXT[type(value)](value) for value in _VALUES[kind](record.fact)])
 
 
 def parse(text: str | bytes) -> Record:

@@ -60,7 +60,6 @@ class Missing:
     because: str
     machine: str = ""
     forbidden: bool = False  # exists but will not be served (TFTP ERROR 2, HTTP 403)
-    short: bool = False  # for want of descriptors or memory: ask again soon (TFTP says nothing, HTTP 503)
     quiet: bool = False  # an optional name whose absence is a normal part of a boot
 
 

@@ -6,7 +6,10 @@ import errno
 import functools
 import os
 import stat
+import time
+from collections import OrderedDict
 
+from bootwire.engine import S
 from bootwire.serve.content import SHORTAGES, Content, Missing
 from bootwire.wire import http
 from bootwire.wire.text import printable
@@ -16,6 +19,22 @@ _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 MAX_NAME = 4096  # octets: PATH_MAX of Linux
 MAX_LINKS = 40  # symbolic links followed for one name: MAXSYMLINKS of Linux
+
+
+MAX_KNOWN = 1024
+MAX_KNOWN_NAME = 256
+"""Names that are remembered in their parts, and octets of one. What they name is looked at every time."""
+
+SMALL = 64 * 1024
+MAX_SMALL = 8 * 1024 * 1024
+"""Octets up to which a file's are kept in memory, and of all that are kept."""
+
+UNSURE = 2 * S
+"""A file changed so recently may change again without another mtime (FAT counts in 2 s, Linux in ticks of its clock):
+it has no key that a cache could go by."""
+
+_Name = tuple[list[bytes], str, str]  # components, as shown in the journal, media type
+_Version = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime
 
 
 class PublishedDirectory:
@@ -29,6 +48,9 @@ class PublishedDirectory:
     def __init__(self, path: str) -> None:
         """Raises OSError: no such directory, or none that may be entered."""
         self.path = path
+        self._names: dict[str | bytes, _Name] = {}
+        self._small: OrderedDict[_Version, tuple[bytes, str, str]] = OrderedDict()
+        self._small_octets = 0
         self._root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def open(self, name: str | bytes) -> Content | Missing:
@@ -38,6 +60,19 @@ class PublishedDirectory:
 
         Never blocks on a FIFO or device, holds at most two descriptors on the way. Raises OSError (SHORTAGES).
         """
+        known = self._names.get(name) or self._read(name)
+        if isinstance(known, Missing):
+            return known
+        parts, shown, media_type = known
+        try:
+            return self._walk(parts, shown, media_type)
+        except OSError as error:
+            return _missing(error)
+
+    def close(self) -> None:
+        os.close(self._root)
+
+    def _read(self, name: str | bytes) -> _Name | Missing:
         try:
             raw = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
         except UnicodeEncodeError:
@@ -47,17 +82,15 @@ class PublishedDirectory:
         parts = _split(raw.replace(b"\\", b"/"))
         if b".." in parts:
             return Missing("a name with .. in it", forbidden=True)
-        try:
-            fd = self._walk(parts)
-        except OSError as error:
-            return _missing(error)
-        return _content(fd, printable(b"/".join(parts)), http.media_type(printable(raw)))
+        known = parts, printable(b"/".join(parts)), http.media_type(printable(raw))
+        if len(raw) <= MAX_KNOWN_NAME:
+            if len(self._names) >= MAX_KNOWN:
+                self._names.clear()
+            self._names[name] = known
+        return known
 
-    def close(self) -> None:
-        os.close(self._root)
-
-    def _walk(self, parts: list[bytes]) -> int:
-        """A descriptor of the file at the end of `parts`; starts again from the root for each symbolic link."""
+    def _walk(self, parts: list[bytes], name: str, media_type: str) -> Content | Missing:
+        """The file at the end of `parts`; starts again from the root for each symbolic link."""
         for _ in range(MAX_LINKS):
             if not parts:
                 raise IsADirectoryError(errno.EISDIR, "a directory")
@@ -68,7 +101,12 @@ class PublishedDirectory:
                     if handle != self._root:
                         os.close(handle)
                     handle, at = below, at + 1
-                return os.open(parts[-1], _FILE | os.O_NOFOLLOW, dir_fd=handle)
+                version = _version(os.stat(parts[-1], dir_fd=handle, follow_symlinks=False))
+                if version in self._small:
+                    data, etag, modified = self._small[version]
+                    return Content(name, len(data), data, -1, version, etag, modified, media_type)
+                found = _content(os.open(parts[-1], _FILE | os.O_NOFOLLOW, dir_fd=handle), name, media_type)
+                return found if isinstance(found, Missing) or found.size > SMALL else self._keep(found)
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                     raise
@@ -80,6 +118,19 @@ class PublishedDirectory:
                 if handle != self._root:
                     os.close(handle)
         raise OSError(errno.ELOOP, "too many symbolic links")
+
+    def _keep(self, found: Content) -> Content:
+        """Read a small file into memory; the next one who asks for it costs a stat(2)."""
+        data = os.pread(found.fd, SMALL, 0)
+        version = found.key
+        if isinstance(version, tuple) and len(data) == found.size:
+            found.close()
+            found.data = data
+            self._small[version] = data, found.etag, found.modified
+            self._small_octets += len(data)
+            while self._small_octets > MAX_SMALL:
+                self._small_octets -= len(self._small.popitem(last=False)[1][0])
+        return found
 
 
 def open_local(path: str, name: str, media_type: str) -> Content | Missing:
@@ -125,19 +176,20 @@ def _content(fd: int, name: str, media_type: str) -> Content | Missing:
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
         return Missing("a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file", forbidden=True)
-    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    return Content(
-        name,
-        status.st_size,
-        fd=fd,
-        key=key,
-        etag=f'"{key[0]:x}-{key[1]:x}-{key[2]:x}-{key[3]:x}"',
-        modified=_date(status.st_mtime_ns // 1_000_000_000),
-        media_type=media_type,
-    )
+    version = _version(status)
+    etag, modified = _validators(*version[:4])
+    still = time.time_ns() - status.st_mtime_ns >= UNSURE
+    return Content(name, status.st_size, None, fd, version if still else None, etag, modified, media_type)
 
 
-_date = functools.lru_cache(maxsize=1024)(http.format_date)
+def _version(status: os.stat_result) -> _Version:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=MAX_KNOWN)
+def _validators(device: int, inode: int, size: int, mtime_ns: int) -> tuple[str, str]:
+    """ETag and Last-Modified of a file."""
+    return f'"{device:x}-{inode:x}-{size:x}-{mtime_ns:x}"', http.format_date(mtime_ns // S)
 
 
 def _missing(error: OSError) -> Missing:
@@ -152,7 +204,5 @@ def _missing(error: OSError) -> Missing:
             return Missing(error.strerror or "a symbolic link", forbidden=True)
         case errno.EACCES:
             return Missing("this server may not read it", forbidden=True)
-        case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
-            return Missing(os.strerror(error.errno), short=True)
         case _:
             return Missing(os.strerror(error.errno or 0))

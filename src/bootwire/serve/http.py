@@ -16,7 +16,7 @@ import struct
 import termios
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from bootwire.engine import MS, Ns, S
@@ -58,7 +58,7 @@ class Limits:
                  machines behind one address is fine as long as they say what they want
     head         how long a whole request head may take (engine/http.py has why)
     idle         how long a connection may say nothing between requests
-    stall        how long a peer may take nothing of an answer
+    stall        a peer that takes nothing of an answer for so long is given up, at the latest after twice as long
     """
 
     connections: int = 2048
@@ -66,7 +66,7 @@ class Limits:
     grace: Ns = 5 * S
     head: Ns = engine.HEAD_TIME
     idle: Ns = engine.IDLE_TIME
-    stall: Ns = 30 * S
+    stall: Ns = 15 * S
 
 
 class HttpServer:
@@ -92,6 +92,7 @@ class HttpServer:
         self.hand_over = hand_over
         self.limits = limits
         self._wall = wall
+        self.known: dict[bytes, Mapping[str, str]] = {}  # header fields read before, for all connections
         self._second = -1
         self._date = ""
         self._preface = b""
@@ -350,7 +351,7 @@ class _Connection:
     unread    there may be octets to read
     ended     the peer has sent its last octet
     blocked   the kernel takes nothing until it says so
-    queued    octets the peer had not acknowledged when that began
+    queued    octets the peer had not acknowledged when the deadline last came; -1 where it has not since then
     """
 
     __slots__ = (
@@ -366,7 +367,7 @@ class _Connection:
         self.port = port
         self.peer: Peer | None = None
         self.ours = ("", 0)
-        self.http = engine.Connection(now, server.limits.head, server.limits.idle)
+        self.http = engine.Connection(now, server.limits.head, server.limits.idle, server.known)
         self.state = WAITING
         self.began = now
         self.deadline = self.http.deadline
@@ -438,11 +439,14 @@ class _Connection:
             self.close()
             return
         queued = _unacknowledged(self.fd)
-        if queued >= self.queued:
-            self.fail(f"the machine took nothing for {self.server.limits.stall // S} s")
+        if self.blocked and 0 <= self.queued <= queued:
+            self.fail(f"the machine took nothing for {self.server.limits.stall / S:.0f} s")
             return
         self.queued = queued
         self.deadline = now + self.server.limits.stall
+        if self.blocked:
+            self.blocked = False
+            self.server.queue(self)
 
     def fail(self, because: str) -> None:
         """End it, whatever is under way; a reset tells the peer that the answer is not whole."""
@@ -525,7 +529,7 @@ class _Connection:
             self._reply(request, found.status, fields, found.body, now)
         elif isinstance(found, Missing):
             server.missed(self, request, found)
-            self._say(request, 503 if found.short else 403 if found.forbidden else 404, found.because, now)
+            self._say(request, 403 if found.forbidden else 404, found.because, now)
         elif server.hand_over is None:
             self._say(request, 502, "nothing here fetches from other servers", now)
         else:
@@ -609,6 +613,7 @@ class _Connection:
         self.began = now
         self.start = self.offset = self.stop = 0
         self.deadline = now + self.server.limits.stall
+        self.queued = -1
 
     def _take_content(self, content: Content, start: int, stop: int) -> None:
         self.content = content
@@ -625,27 +630,32 @@ class _Connection:
             self.content = self.view = None
 
     def _push(self, now: Ns) -> int:
-        """Send the next turn's octets; returns how many of the content's."""
+        """Send the next turn's octets; returns how many of the content's.
+
+        A send that takes less than it was given means the same as one that takes nothing: the kernel says when there
+        is room again (epoll(7), edge-triggered use).
+        """
         octets = 0
         try:
             if self.head:
                 sent = self.sock.send(self.head, socket.MSG_MORE if self.offset < self.stop else 0)
+                self.blocked = sent < len(self.head)
                 self.head = self.head[sent:]
-            if not self.head and self.offset < self.stop:
+            if not self.blocked and self.offset < self.stop:
                 octets = self._push_content()
+            self.deadline = now + self.server.limits.stall
+            self.queued = -1
         except BlockingIOError:
             self.blocked = True
-            self.queued = _unacknowledged(self.fd)
-            return octets
         except OSError as error:
             self.fail(_why(error))
         if self.state != BUSY:
             return 0
-        self.deadline = now + self.server.limits.stall
-        if self.head or self.offset < self.stop:
-            self.server.queue(self)
-        else:
-            self._complete(now)
+        if not self.blocked:
+            if self.offset < self.stop:
+                self.server.queue(self)
+            else:
+                self._complete(now)
         return octets
 
     def _complete(self, now: Ns) -> None:
@@ -663,19 +673,21 @@ class _Connection:
 
     def _push_content(self) -> int:
         assert self.content is not None
-        left = self.stop - self.offset
-        count = min(left, YOUNG_TURN if self.young else OLD_TURN)
+        offset, left = self.offset, self.stop - self.offset
+        count = YOUNG_TURN if offset - self.start < YOUNG else OLD_TURN
+        if count > left:
+            count = left
         if self.view is not None:
-            sent = self.sock.send(self.view[self.offset : self.offset + count])
+            sent = self.sock.send(self.view[offset : offset + count])
         else:
-            if count == left and _version(self.content.fd) != self.version:
+            sent = 0
+            if count < left or _version(self.content.fd) == self.version:
+                sent = os.sendfile(self.fd, self.content.fd, offset, count)
+            if not sent:  # nothing, and no EAGAIN either: there is less to send than there was
                 self.fail("the file changed while it was sent")
                 return 0
-            sent = os.sendfile(self.fd, self.content.fd, self.offset, count)
-            if sent == 0:
-                self.fail("the file became shorter while it was sent")
-                return 0
-        self.offset += sent
+        self.offset = offset + sent
+        self.blocked = sent < count
         return sent
 
     def _tell_failed(self, content: Content, because: str) -> None:

@@ -234,8 +234,6 @@ class TftpServer:
                 return self._shed(_why(error), now)
             content = Missing(_why(error), forbidden=error.errno in (errno.EACCES, errno.EPERM))
         if isinstance(content, Missing):
-            if content.short:
-                return self._shed(content.because, now)
             self.counts.refused += 1
             code, text = (wire.ACCESS, b"not served") if content.forbidden else (wire.NOT_FOUND, b"no such file")
             door.send(wire.emit(wire.Error(code, text)), key)
