@@ -9,6 +9,7 @@ import functools
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from bootwire import __version__
 
 if TYPE_CHECKING:
     from bootwire.app import Settings
+    from bootwire.preboot.online import Card
 
 
 @click.group(
@@ -208,3 +210,139 @@ def assets_verify(state_dir: str | None, loaders: str | None, as_json: bool) -> 
     from bootwire.serve.loaders import run_verify, state_directory
 
     finish(lambda: run_verify(click.echo, state_directory(state_dir), loaders, as_json))
+
+
+def card_options(command: Callable[..., int]) -> Callable[..., None]:
+    """The options of commands that may use a network card of their own, gathered into one Card value or None."""
+
+    options = [
+        click.option(
+            "--nic", envvar="BOOTWIRE_NIC", metavar="NAME",
+            help="Use our own TCP/IP on this interface, or on a new TAP device (tap:NAME). Needs root."
+            "  [default: the machine's own]",
+        ),
+        click.option("--address", metavar="ADDRESS/BITS", default="", help="Our address.  [default: ask DHCP]"),
+        click.option("--gateway", metavar="ADDRESS", default="", help="Default router, with --address."),
+        click.option("--dns", multiple=True, metavar="ADDRESS", help="Name server; repeatable."),
+        click.option("--mac", metavar="MAC", default="", help="Our MAC address.  [default: random]"),
+        click.option("--pcap", metavar="FILE", default="", help="Record all that passes our card."),
+    ]  # fmt: skip
+
+    @functools.wraps(command)
+    def with_card(
+        *, nic: str | None, address: str, gateway: str, dns: tuple[str, ...], mac: str, pcap: str, **rest: Any
+    ) -> None:
+        from bootwire.preboot.online import Card
+
+        card = Card(nic, mac, address, gateway, dns, pcap) if nic else None
+        finish(lambda: _explained(lambda: command(card, **rest)))
+
+    wrapped: Callable[..., None] = with_card
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _explained(run: Callable[[], int]) -> int:
+    """Network errors as one line and status 1, wrong input as status 2."""
+    from bootwire.app import StartError
+
+    try:
+        return run()
+    except PermissionError as error:
+        raise StartError(
+            f"{error.strerror}: a network card of our own needs root (CAP_NET_RAW, CAP_NET_ADMIN)"
+        ) from None
+    except OSError as error:
+        raise StartError(str(error) if error.errno is None else error.strerror or str(error)) from None
+    except ValueError as error:
+        raise StartError(str(error), 2) from None
+
+
+@main.command()
+@click.argument("host")
+@click.option("-c", "--count", default=4, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option("--size", default=56, show_default=True, type=click.IntRange(0, 60_000), help="Octets of data in each.")
+@card_options
+def ping(card: Card | None, host: str, count: int, size: int) -> int:
+    """Ask a host whether it is there, from a network card of our own."""
+    from bootwire.app import StartError
+    from bootwire.preboot.online import Online
+    from bootwire.preboot.ping import run
+
+    if card is None:
+        raise StartError("which network card?\n  try  --nic eth0", 2)
+    with Online(card) as online:
+        return run(online, host, count, size, click.echo)
+
+
+@main.command()
+@click.argument("name")
+@card_options
+def resolve(card: Card | None, name: str) -> int:
+    """The addresses of a name, one a line."""
+    from bootwire.preboot.online import Online
+    from bootwire.preboot.transport import KernelTransport
+
+    if card is None:
+        found = KernelTransport().resolve(name)
+    else:
+        with Online(card) as online:
+            found = online.transport().resolve(name)
+    for address in found:
+        click.echo(address)
+    return 0
+
+
+@main.command()
+@click.argument("url")
+@click.option("-o", "--output", metavar="FILE", help="Where to put it; - is stdout.  [default: the URL's last part]")
+@click.option("--digest", metavar="sha256:HEX", default="", help="Refuse a file of another digest.")
+@card_options
+def fetch(card: Card | None, url: str, output: str | None, digest: str) -> int:
+    """Fetch a file by http, https, tftp or ftp; it is there whole, or not at all.
+
+    Proxies are taken from http_proxy, https_proxy and no_proxy. With --nic everything goes over our own TCP/IP.
+    """
+    from bootwire.app import StartError
+    from bootwire.preboot.fetch import Fetched, Fetcher, Options, parse
+    from bootwire.preboot.online import Online
+    from bootwire.preboot.proxies import Proxies
+    from bootwire.preboot.transport import KernelTransport, Transport
+
+    target = output or parse(url).target.partition("?")[0].rpartition("/")[2]
+    if not target or target in (".", ".."):
+        raise StartError(f"{url} names no file\n  try  --output FILE", 2)
+
+    def go(transport: Transport) -> int:
+        with Fetcher(transport, Options(proxies=Proxies.from_environment(os.environ))) as fetcher:
+            progress = _Percentage() if sys.stderr.isatty() else None
+            got: Fetched
+            if target == "-":
+                got = fetcher.fetch(url, sys.stdout.buffer.write, digest=digest, progress=progress)
+                sys.stdout.buffer.flush()
+            else:
+                got = fetcher.save(url, target, digest=digest, progress=progress)
+        rate = got.octets * 8e-6 / max(got.seconds, 1e-9)
+        click.echo(f"{got.octets} octets in {got.seconds:.2f} s, {rate:.0f} Mbit/s, sha256 {got.sha256}", err=True)
+        return 0
+
+    if card is None:
+        return go(KernelTransport())
+    with Online(card) as online:
+        return go(online.transport())
+
+
+class _Percentage:
+    """Progress of a long transfer on one line of a terminal, at most five times a second."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, octets: int, size: int | None) -> None:
+        now = time.monotonic()
+        if now < self._next and octets != size:
+            return
+        self._next = now + 0.2
+        share = f"{octets * 100 // size:3} %" if size else "     "
+        click.echo(f"\r{share}  {octets / 1e6:9.1f} MB", nl=octets == size, err=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import random
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import bootwire as bootwire_package
 from bootwire.engine import MS
 from bootwire.engine.dhcp6_client import Wants
 from bootwire.preboot.bridge import Bridge
@@ -108,7 +111,7 @@ def noise(size: int, seed: int = 1) -> bytes:
 
 
 @contextlib.contextmanager
-def nginx(kernel: Namespace, root: Path) -> Iterator[None]:
+def nginx(kernel: Namespace, root: Path, address: str = KERNEL) -> Iterator[None]:
     config = root / "nginx.conf"
     config.write_text(
         f"daemon off; pid {root}/pid; error_log {root}/error.log; worker_processes 1; user root;\n"
@@ -117,7 +120,7 @@ def nginx(kernel: Namespace, root: Path) -> Iterator[None]:
     process = kernel.start("nginx", "-c", str(config), "-p", str(root), stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 10
-        while kernel.call(lambda: knock(KERNEL, 80)) != 0:
+        while kernel.call(lambda: knock(address, 80)) != 0:
             assert time.monotonic() < until, "nginx does not listen"
         yield
     finally:
@@ -322,6 +325,7 @@ def test_dnsmasq_configures_us_and_names_the_boot_file(tmp_path: Path):
         kernel.wait_for_carrier()
         server = kernel.start(
             "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=bwstack", "--bind-interfaces",
+            "--no-ping",
             "--dhcp-range=10.77.0.100,10.77.0.120,255.255.255.0,2m", f"--dhcp-leasefile={tmp_path}/leases",
             "--dhcp-option=option:router,10.77.0.1", "--dhcp-option=option:dns-server,10.77.0.1",
             "--dhcp-option=option:mtu,1400", "--dhcp-option=option:domain-name,lan.example",
@@ -465,3 +469,48 @@ def test_dnsmasq_configures_us_by_dhcpv6(address: bool):
         finally:
             server.terminate()
             server.wait(10)
+
+
+def test_ping_resolve_and_fetch_by_command_line_with_an_address_from_dhcp(tmp_path: Path):
+    data = noise(10_000_000)
+    capture = tmp_path / "card.pcap"
+    with pair() as (one, two):
+        server = two.start(
+            "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--interface=there",
+            "--bind-interfaces", "--no-ping", "--dhcp-range=10.9.0.100,10.9.0.120,255.255.255.0,2m",
+            f"--dhcp-leasefile={tmp_path}/leases", "--host-record=host.example,10.9.0.2", "--user=root",
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+
+            def bootwire(*words: str) -> subprocess.CompletedProcess[str]:
+                command = [sys.executable, "-m", "bootwire", *words, "--nic", "here"]
+                source = str(Path(bootwire_package.__file__).parents[1])
+                environment = {**os.environ, "PYTHONPATH": source}
+                return one.call(lambda: subprocess.run(command, capture_output=True, text=True, env=environment))
+
+            pinged = bootwire("ping", "host.example", "-c", "1", "--pcap", str(capture))
+            assert pinged.returncode == 0, pinged.stderr
+            assert "1 of 1 answered" in pinged.stdout
+            assert bootwire("resolve", "HOST.example").stdout == "10.9.0.2\n"
+            missing = bootwire("resolve", "none.example")
+            assert missing.returncode == 1
+            assert "none.example" in missing.stderr
+            (tmp_path / "file").write_bytes(data)
+            with nginx(two, tmp_path, "10.9.0.2"):
+                copy = tmp_path / "copy"
+                digest = f"sha256:{sha256(data).hexdigest()}"
+                fetched = bootwire("fetch", "http://host.example/file", "-o", str(copy), "--digest", digest)
+                assert fetched.returncode == 0, fetched.stderr
+                assert copy.read_bytes() == data
+                absent = bootwire("fetch", "http://host.example/absent", "-o", str(tmp_path / "absent"))
+                assert (absent.returncode, (tmp_path / "absent").exists()) == (1, False)
+                assert "404" in absent.stderr
+            nobody = bootwire("ping", "10.9.0.77", "-c", "1", "--address", "10.9.0.9/24")
+            assert nobody.returncode == 1
+            assert "none of 1 answered" in nobody.stdout
+        finally:
+            server.terminate()
+            server.wait(10)
+    shown = subprocess.run(["tshark", "-n", "-r", str(capture)], capture_output=True, text=True, check=True).stdout
+    assert all(word in shown for word in ("DHCP Discover", "DHCP ACK", "A host.example", "Echo (ping) reply"))

@@ -331,7 +331,7 @@ class Socket:
             return bool(c.readable or c.at_end or c.failure)
         if self._listener is not None:
             return bool(self._listener.ready)
-        return self._udp is not None and bool(self._udp.queue)
+        return self._udp is not None and bool(self._udp.queue or (self._peer and self._udp.errors))
 
     @property
     def writable(self) -> bool:

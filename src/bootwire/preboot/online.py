@@ -1,0 +1,181 @@
+"""A network card of our own, configured and with names resolved: what a client needs before it can fetch anything."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from bootwire.engine import S
+from bootwire.engine.dns import Ask, Found, Lookup, NotFound
+from bootwire.preboot.dhcp import Network
+from bootwire.preboot.nic import Nic, PacketNic, PcapTee, TapNic, random_mac
+from bootwire.preboot.sockets import Socket, create_connection
+from bootwire.preboot.stack import Stack, packed
+from bootwire.preboot.transport import StackTransport
+from bootwire.wire import dns, ethernet
+from bootwire.wire.reader import WireError
+
+_PORT_OPEN = 5.0  # seconds to connect to a name server over TCP
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """How to get on a network.
+
+    nic      "eth0": a packet socket beside the machine's own stack on that interface; "tap:bw0": a new TAP device
+    mac      ours, "" for a random one
+    address  "10.0.0.2/24" or "2001:db8::2/64", "" asks DHCP
+    gateway  for a fixed address, "" for none
+    dns      name servers, besides those that DHCP tells
+    pcap     file that records all that passes, "" for none
+    """
+
+    nic: str
+    mac: str = ""
+    address: str = ""
+    gateway: str = ""
+    dns: tuple[str, ...] = ()
+    pcap: str = ""
+
+
+class Online:
+    """A stack on a card, from `with` to its end. OSError says why it cannot be; ValueError what is no address.
+
+    network  what DHCP told, None with a fixed address
+    """
+
+    def __init__(self, card: Card, *, timeout: float = 20.0, threaded: bool = False) -> None:
+        """timeout: seconds for DHCP. threaded: the stack lives while nobody waits for it (see `Stack`)."""
+        self._card, self._timeout, self._threaded = card, timeout, threaded
+        self._file: BinaryIO | None = None
+        self.network: Network | None = None
+        self.servers: tuple[str, ...] = card.dns
+        self.search: tuple[str, ...] = ()
+        self.stack: Stack
+
+    def __enter__(self) -> Online:
+        card = self._card
+        nic = inner = _nic(card)
+        with contextlib.ExitStack() as undo:
+            if card.pcap:
+                self._file = undo.enter_context(open(card.pcap, "wb"))
+                nic = PcapTee(inner, self._file, as_wired=False)
+            self.stack = Stack(nic, threaded=self._threaded)
+            undo.callback(self.stack.close)
+            self.stack.start()
+            if isinstance(inner, TapNic):
+                inner.carrier()
+            self._configure(card)
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+        if self._file is not None:
+            self._file.close()
+
+    def transport(self) -> StackTransport:
+        """For `fetch`."""
+        return StackTransport(self.stack, lambda name: list(self.resolve(name).addresses))
+
+    def resolve(self, name: str, kinds: Sequence[int] = ()) -> Found:
+        """The addresses of `name`. kinds: dns.A, dns.AAAA; those that we have addresses of by default.
+
+        OSError with the reason where there are none.
+        """
+        if not kinds:
+            sizes = {len(address) for address, _ in self.stack.host.addresses if address[:2] != b"\xfe\x80"}
+            kinds = [kind for kind, size in ((dns.AAAA, 16), (dns.A, 4)) if size in sizes] or [dns.A]
+        return look_up(self.stack, name, self.servers, self.search, kinds)
+
+    def _configure(self, card: Card) -> None:
+        if card.address:
+            self.stack.add_address(card.address)
+            if card.gateway:
+                self.stack.add_route("::/0" if ":" in card.gateway else "0.0.0.0/0", card.gateway)
+            return
+        self.network = network = self.stack.obtain(self._timeout)
+        self.servers += network.dns
+        self.search = (network.domain,) if network.domain else ()
+
+
+def look_up(
+    stack: Stack, name: str, servers: Sequence[str], search: Sequence[str] = (), kinds: Sequence[int] = (dns.A,)
+) -> Found:
+    """Ask `servers` for the addresses of `name`, over UDP, and over TCP where an answer is too long. OSError."""
+    engine = Lookup(name, servers, lambda: secrets.randbits(16), kinds=kinds, search=search)
+    waiting: dict[Socket, Ask] = {}
+    asks = engine.start(time.monotonic_ns())
+    try:
+        while engine.outcome is None:
+            if asks:
+                asks = [more for ask in asks for more in _ask(stack, engine, ask, waiting)]
+                continue
+            due = engine.deadline
+            patience = 0.0 if due is None else max(0.0, (due - time.monotonic_ns()) / S)
+            stack.wait(lambda: any(sock.readable for sock in waiting), patience)
+            for sock in [sock for sock in waiting if sock.readable]:
+                asks += _hear(engine, sock, waiting)
+            asks += engine.tick(time.monotonic_ns())
+    finally:
+        for sock in waiting:
+            sock.close()
+    match engine.outcome:
+        case Found() as found:
+            return found
+        case NotFound(why, detail):
+            raise OSError(errno.EHOSTUNREACH, f"{name}: {detail or why}")
+        case _:
+            raise OSError(errno.EHOSTUNREACH, f"{name}: no answer")
+
+
+def _hear(engine: Lookup, sock: Socket, waiting: dict[Socket, Ask]) -> list[Ask]:
+    """Take an answer, or the news that nobody listens there."""
+    server = waiting[sock].server
+    try:
+        return engine.receive(sock.recv(65_535), server, time.monotonic_ns())
+    except BlockingIOError:  # a stranger's datagram
+        return []
+    except OSError:
+        del waiting[sock]
+        sock.close()
+        return engine.unreachable(server, time.monotonic_ns())
+
+
+def _ask(stack: Stack, engine: Lookup, ask: Ask, waiting: dict[Socket, Ask]) -> list[Ask]:
+    """Put one question on its way; over TCP also wait for the answer. Returns what is to be asked next."""
+    try:
+        if not ask.tcp:
+            sock = Socket(stack, socket.SOCK_DGRAM)
+            sock.settimeout(0)
+            waiting[sock] = ask
+            sock.connect((ask.server, dns.PORT))
+            sock.send(ask.data)
+            return []
+        with create_connection(stack, (ask.server, dns.PORT), _PORT_OPEN) as stream:
+            stream.sendall(dns.frame(ask.data))
+            got = b""
+            while (whole := dns.unframe(got)) is None:
+                piece = stream.recv(65_535)
+                if not piece:
+                    raise ConnectionResetError(errno.ECONNRESET, "the name server hung up")
+                got += piece
+        return engine.receive(whole[0], ask.server, time.monotonic_ns(), tcp=True)
+    except (OSError, WireError):
+        return engine.unreachable(ask.server, time.monotonic_ns())
+
+
+def _nic(card: Card) -> Nic:
+    mac = ethernet.mac_octets(card.mac) if card.mac else random_mac()
+    if card.nic.startswith("tap:"):
+        return TapNic(card.nic[4:], mac)
+    for text in (card.address.partition("/")[0], card.gateway):
+        if text:
+            packed(text)  # what is no address is said before anything is opened
+    return PacketNic(card.nic, mac)
