@@ -42,6 +42,8 @@ PYTHON = "/usr/bin/python3"  # Debian's: built with optimisation
 AT = ("127.0.0.1", 69)
 BLOCK = 1468
 STRIDE = BLOCK + 4  # octets of a DATA datagram
+SLOT = 65536  # octets of the most that the kernel joins
+SOL_UDP, UDP_GRO = 17, 104  # linux/udp.h
 RETRY = 1.0  # seconds until the client asks or acknowledges again
 OURS = "bootwire"
 
@@ -74,6 +76,7 @@ def main() -> int:
     parser.add_argument("--reps", type=int, help="repetitions")
     parser.add_argument("--only", action="append", help="a cell, as in w16x200 (repeatable)")
     parser.add_argument("--peers", action="append", help="a peer (repeatable); none: --peers ''")
+    parser.add_argument("--no-gro", action="store_true", help="a client whose kernel joins no datagrams, as firmware's")
     parser.add_argument("--out", type=pathlib.Path, help="write every single result there, as JSON")
     parser.add_argument("--check", action="store_true", help="exit status 1 when a target is missed")
     for hidden in ("--serve", "--load", "--inside"):
@@ -155,7 +158,7 @@ def measure(options: argparse.Namespace, peers: dict[str, str]) -> int:
             for rep in range(reps):
                 names = [OURS, *peers]
                 for name in names[rep % len(names) :] + names[: rep % len(names)]:
-                    results.append(one(name, peers.get(name, ""), work, files))
+                    results.append(one(name, peers.get(name, ""), work, files, not options.no_gro))
                     results[-1]["rep"] = rep
             show(work, [r for r in results if r["work"] == work.name])
     if options.out:
@@ -163,11 +166,11 @@ def measure(options: argparse.Namespace, peers: dict[str, str]) -> int:
     return 1 if verdict(results) and options.check else 0
 
 
-def one(name: str, binary: str, work: Work, files: str) -> dict:
+def one(name: str, binary: str, work: Work, files: str, gro: bool) -> dict:
     with running(command(name, binary, files), cpu=0) as process:
         until_ready(process)
         before = cpu_seconds(process.pid)
-        job = {"window": work.window, "clients": work.clients, "path": f"{files}/{work.octets}"}
+        job = {"window": work.window, "clients": work.clients, "path": f"{files}/{work.octets}", "gro": gro}
         client = ["taskset", "-c", "1", PYTHON, __file__, "--load", json.dumps(job)]
         done = subprocess.run(client, capture_output=True, text=True, check=True)
         result: dict = json.loads(done.stdout)
@@ -335,11 +338,11 @@ def load(job: dict) -> int:
     request = b"\0\1" + name + b"\0octet\0blksize\0%d\0" % BLOCK
     if window > 1:
         request += b"windowsize\0%d\0" % window
-    mailbox = Mailbox(datagrams(body), max(window, 2))
+    mailbox = Mailbox(datagrams(body), window)
     epoll = select.epoll()
     clients: dict[int, Client] = {}
     for _ in range(count):
-        client = Client(request, mailbox)
+        client = Client(request, mailbox, job["gro"] and window > 1)
         clients[client.sock.fileno()] = client
         epoll.register(client.sock.fileno(), select.EPOLLIN)
     started = time.perf_counter()
@@ -349,8 +352,9 @@ def load(job: dict) -> int:
     timeouts = failures = 0
     look_again = started + 0.1
     clock = time.perf_counter
+    sleep = 0.1 if count > 1 else 0  # one alone would measure how long this machine takes to wake somebody up
     while clients:
-        for fd, _ in epoll.poll(0.1):
+        for fd, _ in epoll.poll(sleep):
             client = clients[fd]
             outcome = client.run(clock())
             if outcome is not None:
@@ -388,7 +392,7 @@ def datagrams(body: bytes) -> bytes:
 
 
 class Mailbox:
-    """Takes up to `most` waiting datagrams of a socket in one call (recvmmsg), side by side, and compares them.
+    """Takes up to `most` waiting datagrams of a socket in one call (recvmmsg), or what the kernel has joined of them.
 
     A client that takes them one by one in Python would be slower than any server, and measure itself.
     """
@@ -405,15 +409,15 @@ class Mailbox:
             )  # fmt: skip
 
         self.wanted, self.most = wanted, most
-        self.buffer = bytearray(most * STRIDE)
-        self.view = memoryview(self.buffer)
+        self.buffer = bytearray(most * SLOT)
+        self.slots = [memoryview(self.buffer)[index * SLOT : (index + 1) * SLOT] for index in range(most)]
         base = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
-        self.vectors = (Vector * most)(*(Vector(base + index * STRIDE, STRIDE) for index in range(most)))
-        self.headers = (Header * most)()
+        self.vectors = (Vector * most)(*(Vector(base + index * SLOT, SLOT) for index in range(most)))
+        self.headers = list((Header * most).from_buffer(bytearray(ctypes.sizeof(Header) * most)))
         for header, vector in zip(self.headers, self.vectors, strict=True):
             header.vectors, header.vector_count = ctypes.addressof(vector), 1
         self.receive = ctypes.CDLL(None, use_errno=True).recvmmsg
-        self.arguments = (self.headers, most, socket.MSG_DONTWAIT, None)
+        self.arguments = (ctypes.byref(self.headers[0]), most, socket.MSG_DONTWAIT, None)
 
 
 class Client:
@@ -421,9 +425,11 @@ class Client:
 
     __slots__ = ("acked", "block", "connected", "fd", "last", "mailbox", "message", "request", "sock", "window")
 
-    def __init__(self, request: bytes, mailbox: Mailbox) -> None:
+    def __init__(self, request: bytes, mailbox: Mailbox, gro: bool) -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.sock.bind((AT[0], 0))
+        if gro:
+            self.sock.setsockopt(SOL_UDP, UDP_GRO, 1)
         self.fd = self.sock.fileno()
         self.request, self.mailbox = request, mailbox
         self.message = request
@@ -450,42 +456,37 @@ class Client:
         if not self.connected:
             return self.meet(now)
         self.last = now
-        mailbox, wanted = self.mailbox, self.mailbox.wanted
+        mailbox = self.mailbox
         if self.window == 1:
             try:
-                size, count = self.sock.recv_into(mailbox.buffer), 1
+                size = self.sock.recv_into(mailbox.buffer)
             except OSError as error:
                 return None if error.errno == errno.EAGAIN else False
-        else:
-            count = mailbox.receive(self.fd, *mailbox.arguments)
-            if count < 0:
-                return None if ctypes.get_errno() == errno.EAGAIN else False
-            size = (count - 1) * STRIDE + mailbox.headers[count - 1].received
-        at = self.block * STRIDE
-        if not wanted.startswith(mailbox.view[:size], at):
-            return self.sort_out(count, size)
-        block = self.block = self.block + count
-        if at + size == len(wanted) or block - self.acked >= self.window:
-            self.acknowledge(block)
-        return True if at + size == len(wanted) else None
-
-    def sort_out(self, count: int, size: int) -> bool | None:
-        """Not the next blocks in order: a gap, copies, or something wrong."""
-        mailbox, told = self.mailbox, False
+            return self.take(mailbox.slots[0], size)
+        count = mailbox.receive(self.fd, *mailbox.arguments)
+        if count < 0:
+            return None if ctypes.get_errno() == errno.EAGAIN else False
+        outcome = None
         for index in range(count):
-            end = size if index == count - 1 else (index + 1) * STRIDE
-            piece = mailbox.view[index * STRIDE : end]
-            if mailbox.wanted.startswith(piece, self.block * STRIDE):
-                self.block += 1
-                if self.block * STRIDE >= len(mailbox.wanted) or self.block - self.acked >= self.window:
-                    self.acknowledge(self.block)
-                if self.block * STRIDE >= len(mailbox.wanted):
-                    return True
-            elif piece[:2] != b"\0\3":
-                return False
-            elif not told:
-                told = True
-                self.acknowledge(self.block)
+            outcome = self.take(mailbox.slots[index], mailbox.headers[index].received)
+            if outcome is not None:
+                break
+        return outcome
+
+    def take(self, slot: memoryview, size: int) -> bool | None:
+        """One datagram, or several joined ones: those that were due, or others."""
+        wanted = self.mailbox.wanted
+        at = self.block * STRIDE
+        if wanted.startswith(slot[:size], at):
+            block = self.block = self.block + (size + STRIDE - 1) // STRIDE
+            whole = at + size == len(wanted)
+            if whole or block - self.acked >= self.window:
+                self.acknowledge(block)
+            return True if whole else None
+        if slot[:2] != b"\0\3":
+            return False
+        if self.acked != self.block or not self.window > 1:
+            self.acknowledge(self.block)  # a gap, or a copy: say where we are
         return None
 
     def meet(self, now: float) -> bool | None:

@@ -84,7 +84,9 @@ def test_a_file_too_long_for_an_image_is_read_as_it_goes(tmp_path: Path):
     path = tmp_path / "f"
     path.write_bytes(blob(20_000_000))
     with serving({b"f": str(path)}) as rig:
-        assert fetch(rig.at, Wanted(b"f", block_size=1468, window=32)).body == blob(20_000_000)
+        rig.server.images._each = 10_000_000
+        for _ in range(2):
+            assert fetch(rig.at, Wanted(b"f", block_size=1468, window=32)).body == blob(20_000_000)
         assert rig.server.images.octets == 0
 
 
@@ -386,12 +388,22 @@ def test_a_file_replaced_meanwhile_arrives_as_it_was(tmp_path: Path, window: int
         assert fetched.body in (blob(2_000_000), blob(2_000_000, 2))
 
 
-@pytest.mark.parametrize("size", [600_000, 20_000_000])
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("cut", [True, False])
-def test_a_file_cut_or_written_to_meanwhile_ends_with_an_error_or_as_it_was(tmp_path: Path, size: int, cut: bool):
-    path = tmp_path / "f"
+def test_a_file_cut_or_written_to_meanwhile_ends_with_an_error_or_as_it_was(tmp_path: Path, shared: bool, cut: bool):
+    path, size = tmp_path / "f", 3_000_000
     path.write_bytes(blob(size))
     with serving({b"f": str(path)}) as rig, client() as sock:
+        if shared:  # an image, made as far as another transfer came
+            with client() as other:
+                for name in (sock, other):
+                    name.sendto(rrq(blksize=32768), rig.at)
+                    _, tid = name.recvfrom(70_000)
+                    name.sendto(ack(0), tid)
+                    name.recv(70_000)
+                    name.sendto(wire.emit(wire.Error(0, b"")), tid)
+            rig.wait_for(TransferFailed, 2)
+            assert rig.server.images.octets > size
         sock.sendto(rrq(blksize=32768, windowsize=1), rig.at)
         _, tid = sock.recvfrom(70_000)
         body, block = b"", 0
@@ -432,10 +444,17 @@ def test_a_netascii_block_can_end_between_two_octets_of_one_sign():
         assert wire.find(fetched.options, b"tsize") == b"2000"
 
 
+def test_an_image_is_made_when_a_second_transfer_asks():
+    with serving({b"f": blob(1_000_000)}) as rig:
+        for octets in (0, 1_002_728, 1_002_728):
+            assert fetch(rig.at, Wanted(b"f", block_size=1468, window=8)).body == blob(1_000_000)
+            assert rig.server.images.octets == octets
+
+
 def test_images_are_shared_and_bounded():
     with serving({b"f": blob(1_000_000), b"g": blob(1_000_000, 2)}) as rig:
         rig.server.images._limit = 1_500_000
-        for name, seed in ((b"f", 1), (b"f", 1), (b"g", 2), (b"f", 1)):
+        for name, seed in ((b"f", 1), (b"f", 1), (b"g", 2), (b"g", 2), (b"f", 1)):
             assert fetch(rig.at, Wanted(name, block_size=1468, window=8)).body == blob(1_000_000, seed)
             assert rig.server.images.octets <= 1_500_000
 

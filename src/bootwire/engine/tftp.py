@@ -24,7 +24,7 @@ RTO_CEILING: Final = 8 * S  # two fit into any firmware's patience (EDK2 Mtftp4 
 PATIENCE: Final = 30 * S  # without a new block acknowledged (or received) a transfer has failed
 LAST_TRIES: Final = 5  # re-sends of the last flight before the missing ACK is forgiven (some ROMs never send it)
 UNREACHABLE_LIMIT: Final = 3  # "port unreachable" answers without progress in between before we believe them
-LOOK_EVERY: Final = 16  # blocks, a power of two: how often the round trip is measured
+LOOK: Final = 63  # the round trip is measured at every block whose number has none of these bits
 
 
 # --- options ----------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Sender:
         if progress != self._flight:
             return self._acked_oddly(progress, now)
         base = self.base = self.base + progress
-        if self._look or not base & LOOK_EVERY - 1:
+        if self._look or not base & LOOK:
             self._look_closely(now)
         self.progress_at = now
         if base > self._tail:

@@ -10,6 +10,7 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Final, Protocol
 
+from bootwire.engine.tftp import FLIGHT_LIMIT, WINDOW_LIMIT
 from bootwire.wire.tftp import HEADER
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 FILL: Final = 262_144  # octets of datagrams made ready at a time: a tenth of a millisecond
 IMAGES_LIMIT: Final = 64 << 20  # octets of all images together
-IMAGE_LIMIT: Final = 16 << 20  # octets of one: boot loaders and most kernels; longer files are read as they go
+IMAGE_LIMIT: Final = 48 << 20  # octets of one: loaders, kernels, most initrds; longer files are read as they go
+ASKED_LIMIT: Final = 256  # keys of files that were asked for once
 NETASCII_LIMIT: Final = 64 << 20  # octets of a file: it has to be read through once to know how long it gets
 
 
@@ -77,18 +79,19 @@ class Netascii:
 class Image:
     """All datagrams of one file at one block size, shared by transfers, made as far as anyone came."""
 
-    __slots__ = ("_block_size", "_last", "cost", "key", "made", "ready", "stride", "users", "view")
+    __slots__ = ("_block_size", "_last", "ahead", "cost", "key", "made", "ready", "stride", "users", "view")
 
     def __init__(self, key: object, size: int, block_size: int) -> None:
         self._block_size = block_size
         self._last = size // block_size + 1
+        self.ahead = min(WINDOW_LIMIT, FLIGHT_LIMIT // block_size + 1)  # blocks: the next window, which `fill` may make
         self.key = key
         self.stride = block_size + HEADER
         self.cost = size + self._last * HEADER
         # Anonymous memory of its own: committed as it is filled, and given back at once.
         self.view = memoryview(mmap.mmap(-1, self.cost, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self.made = 0  # blocks that can be sent
-        self.ready = 0  # their octets; what is past the end of the last one counts
+        self.ready = 0  # octets that can be sent without a call of `fill` soon
         self.users = 0
 
     def fill(self, octets: Octets, upto: int) -> None:
@@ -101,7 +104,7 @@ class Image:
             octets.check()
             self.view[(first - 1) * stride : (first - 1) * stride + len(data)] = data
             self.made += count
-            self.ready = self.made * stride
+            self.ready = (self.made if self.made == self._last else self.made - self.ahead) * stride
 
 
 class Images:
@@ -110,20 +113,30 @@ class Images:
     def __init__(self, limit: int = IMAGES_LIMIT, each: int = IMAGE_LIMIT) -> None:
         self._limit, self._each = limit, each
         self._images: dict[object, Image] = {}
+        self._asked: dict[object, None] = {}  # what was borrowed once lately
         self.octets = 0
 
     def borrow(self, octets: Octets, block_size: int) -> Image | None:
-        """An image to be given back, or None where one would not pay or there is no room: use Plain then."""
+        """An image to be given back, or None where one would not pay or there is no room: use Plain then.
+
+        It pays from the second transfer on: memory touched for the first time costs more than cutting a file up.
+        """
         if octets.key is None or octets.size > self._each or octets.size < 4 * block_size:
             return None
         key = (octets.key, octets.state, block_size)
         image = self._images.pop(key, None)
         if image is None:
+            if key not in self._asked:
+                self._asked[key] = None
+                if len(self._asked) > ASKED_LIMIT:
+                    del self._asked[next(iter(self._asked))]
+                return None
             cost = octets.size + (octets.size // block_size + 1) * HEADER
             if not self._make_room(cost):
                 return None
             image = Image(key, octets.size, block_size)
             self.octets += cost
+            del self._asked[key]
         self._images[key] = image
         image.users += 1
         return image

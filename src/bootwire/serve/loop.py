@@ -17,11 +17,16 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
-from bootwire.engine import MS, Ns
+from bootwire.engine import MS, US, Ns
 
 IN, OUT, HUP, ERR, RDHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP, select.EPOLLERR, select.EPOLLRDHUP
 EDGE = select.EPOLLET
+
+EAGER: Final[Ns] = 200 * US
+"""How long to look for events before sleeping, if the last ones came within that time: to be woken costs 20-50 us, a
+quarter of a lock-step round trip on a fast network. Whoever is slower than this costs no look."""
 
 
 def print_error(error: BaseException) -> None:
@@ -93,9 +98,17 @@ class Loop:
     def run(self) -> None:
         self._running = True
         callbacks, epoll, clock = self._callbacks, self._epoll, time.monotonic_ns
+        eager = False  # the last events came so soon that the next ones may
         while self._running:
             try:
-                ready = epoll.poll(self._patience())
+                ready = epoll.poll(0) if eager else ()
+                if not ready:
+                    waiting = clock()
+                    while eager and not ready and clock() - waiting < EAGER:
+                        ready = epoll.poll(0)
+                    if not ready:
+                        ready = epoll.poll(self._patience())
+                    eager = clock() - waiting < EAGER
             except OSError as error:  # EINTR is retried by Python itself; anything else is our mistake
                 if error.errno != errno.EINTR:
                     raise

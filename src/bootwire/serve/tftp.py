@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
-import secrets
 import socket
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,17 @@ from bootwire.facts import (
     TransferStarted,
     Warned,
 )
-from bootwire.serve.blocks import NETASCII_LIMIT, Changed, Image, Images, Netascii, Octets, Plain, Source, netascii_size
+from bootwire.serve.blocks import (
+    NETASCII_LIMIT,
+    Changed,
+    Image,
+    Images,
+    Netascii,
+    Octets,
+    Plain,
+    Source,
+    netascii_size,
+)
 from bootwire.serve.brake import Brake
 from bootwire.serve.content import SHORTAGES, Content, Missing, Peer, Record, TftpResolver
 from bootwire.serve.loop import EDGE, IN, Loop, Timer
@@ -53,11 +64,12 @@ _HEADERS: Final = 32  # octets of IPv4, UDP and TFTP headers: blksize is at most
 _SEGMENTS: Final = 64  # of one UDP_SEGMENT send (Linux UDP_MAX_SEGMENTS before 6.9)
 _SEGMENTS_OCTETS: Final = 65_507  # of one UDP_SEGMENT send: the payload of one IPv4 datagram
 _LISTEN_BUFFER: Final = 8 << 20  # octets: of 1000 requests at once most are lost in the default 208 KiB
-_TIDS: Final = 64  # ports that transfers share; each costs a descriptor
+_TIDS: Final = 64  # ports that transfers share; each costs a descriptor. A divisor of 256
 _DATAGRAM: Final = 479  # octets read of one to a transfer: what CPython takes from its small-object pools
 _DATAGRAMS_A_TURN: Final = 256  # about what a default receive buffer holds of the smallest
 _RESET_AFTER: Final = 1 * S  # a request repeated so long after the last progress comes from a machine that was reset
 _TEXT: Final = 60  # octets of an ERROR's text: no answer is much longer than what it answers
+_unpack: Final = struct.Struct("!HH").unpack  # opcode and block number of an ACK
 _JUNK: Final = bytes([*range(0x20), *range(0x7F, 0x100)])
 
 
@@ -194,7 +206,7 @@ class TftpServer:
         if running is not None and running.asked_again(data, now):
             return None
         try:
-            request = wire.parse(data)
+            request = _parse(data)
         except WireError as error:
             return self._refuse(door, key, data, wire.ILLEGAL, str(error), now)
         if isinstance(request, wire.ReadRequest) and request.mode in (b"octet", b"netascii"):
@@ -289,14 +301,11 @@ class TftpServer:
         sock = self._connect(door, key, now)
         try:
             mtu = sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
-            agreed = engine.agree(
-                request.options,
-                size=size,
-                block_limit=min(self.limits.block_size, mtu - _HEADERS),
-                window_limit=self.limits.window,
-            )
-            source = Netascii(octets, size, agreed.block_size) if netascii else Plain(octets, agreed.block_size)
-            return _Transfer(self, door, sock, key, data, content, octets, source, agreed, size, now)
+            block_limit = min(self.limits.block_size, mtu - _HEADERS)
+            terms = _terms(request.options, size, block_limit, self.limits.window)
+            block_size = terms.agreed.block_size
+            source = Netascii(octets, size, block_size) if netascii else Plain(octets, block_size)
+            return _Transfer(self, door, sock, key, data, content, octets, source, terms, size, now)
         except BaseException:
             sock.close()
             raise
@@ -329,7 +338,7 @@ class TftpServer:
             if door.interface:
                 with contextlib.suppress(PermissionError):  # without CAP_NET_RAW any more: routes decide, as for others
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, door.interface.encode())
-            sock.bind((key[2], door.port if self.single_port else secrets.choice(self._tids).port))
+            sock.bind((key[2], door.port if self.single_port else self._tids[os.urandom(1)[0] % _TIDS].port))
             sock.connect((key[0], key[1]))
         except BaseException:
             sock.close()
@@ -371,14 +380,12 @@ class _Transfer:
     """One file on its way to one client."""
 
     __slots__ = (
-        "_agreed",
         "_burst",
         "_content",
         "_door",
         "_fd",
         "_image",
         "_name",
-        "_oack",
         "_octets",
         "_request",
         "_sender",
@@ -388,6 +395,7 @@ class _Transfer:
         "_source",
         "_started_at",
         "_stride",
+        "_terms",
         "_timer",
         "_told",
         "key",
@@ -403,18 +411,17 @@ class _Transfer:
         content: Content,
         octets: Octets,
         source: Source,
-        agreed: engine.Agreed,
+        terms: _Terms,
         size: int,
         now: Ns,
     ) -> None:
         self.key = key
         self._server, self._door, self._sock, self._request = server, door, sock, request
-        self._content, self._octets, self._source, self._agreed = content, octets, source, agreed
+        self._content, self._octets, self._source, self._terms = content, octets, source, terms
         self._size, self._started_at = size, now
-        self._oack = wire.emit(wire.OptionAck(agreed.answer))
-        self._sender = engine.Sender(size, agreed)
+        self._sender = engine.Sender(size, terms.agreed)
         self._fd = sock.fileno()  # -1 once closed
-        self._stride = agreed.block_size + wire.HEADER
+        self._stride = terms.agreed.block_size + wire.HEADER
         self._burst = 1  # blocks a send may hold
         self._image: Image | None = None
         self._told = False  # the journal knows of the transfer
@@ -431,21 +438,24 @@ class _Transfer:
         Edge-triggered, so it has to read on until there is nothing more. In lock-step an ACK that we answer is the
         last one for now: the answer's own will wake us.
         """
-        sender, fd = self._sender, self._fd
-        for _ in range(_DATAGRAMS_A_TURN):
+        sender, fd, left = self._sender, self._fd, _DATAGRAMS_A_TURN
+        while left:
             try:
                 data = os.read(fd, _DATAGRAM)
             except OSError as error:
                 if self._received_trouble(error, now):
+                    left -= 1
                     continue
                 return
-            if len(data) == 4 and data[1] == 4 and data[0] == 0:
-                count = sender.acked(data[2] << 8 | data[3], now)
+            opcode, block = _unpack(data) if len(data) == 4 else (0, 0)
+            if opcode == 4:
+                count = sender.acked(block, now)
                 if count:
                     image = self._image
                     if image is not None and count <= self._burst:
-                        begin = sender.base * image.stride
-                        end = begin + count * image.stride
+                        stride = image.stride
+                        begin = sender.base * stride
+                        end = begin + count * stride
                         if end <= image.ready:
                             try:
                                 os.write(fd, image.view[begin:end])
@@ -453,6 +463,7 @@ class _Transfer:
                                 self._put_all(image.view[begin:end], now)
                             if count == 1 or self._fd < 0:
                                 return
+                            left -= 1
                             continue
                     self._transmit(count, now)
                 elif sender.outcome is not None:
@@ -461,6 +472,7 @@ class _Transfer:
                 self._received_oddly(data, now)
             if self._fd < 0:
                 return
+            left -= 1
 
     def asked_again(self, request: bytes, now: Ns) -> bool:
         """The client sent a request while this transfer runs. False: the transfer has been given up for it."""
@@ -488,7 +500,7 @@ class _Transfer:
         sender = self._sender
         if sender.first == 0 or not count:
             if count:
-                self._put(self._oack)
+                self._put(self._terms.oack)
         else:
             try:
                 if sender.proven and not self._told:
@@ -506,13 +518,14 @@ class _Transfer:
 
     def _transmit_blocks(self, first: int, count: int, now: Ns) -> None:
         """Raises Changed, OSError where reading fails."""
-        image, stride = self._image, self._stride
-        if image is not None:
-            image.fill(self._octets, first + count - 1)
-            datagrams: bytes | memoryview = image.view[(first - 1) * stride : (first + count - 1) * stride]
-        else:
-            datagrams = self._source.take(first, count)
-        self._put_all(datagrams, now)
+        image, stride, after = self._image, self._stride, first + count
+        if image is None:
+            self._put_all(self._source.take(first, count), now)
+            return
+        image.fill(self._octets, after - 1)
+        self._put_all(image.view[(first - 1) * stride : (after - 1) * stride], now)
+        if self._fd >= 0:  # while the client is busy with that
+            image.fill(self._octets, after - 1 + image.ahead)
 
     def _put_all(self, datagrams: bytes | memoryview, now: Ns) -> None:
         """Send them in as few pieces as the path takes."""
@@ -607,15 +620,14 @@ class _Transfer:
     def _prove(self, now: Ns) -> None:
         """The first ACK came: the client is real, so the file may cost something now."""
         self._told = True
-        server, agreed = self._server, self._agreed
+        server, agreed = self._server, self._terms.agreed
         server.proven(self)
         if agreed.window > 1:
             self._segment(self._stride)
         if isinstance(self._source, Plain):
             self._image = server.images.borrow(self._octets, agreed.block_size)
-        options = ", ".join(f"{name.decode()} {value.decode()}" for name, value in agreed.answer)
         content = self._content
-        server.record(TransferStarted(content.machine, "tftp", content.name, self.key[0], self._size, options))
+        server.record(TransferStarted(content.machine, "tftp", content.name, self.key[0], self._size, self._terms.text))
         self._wait()  # the time-out is no longer the one of a stranger
 
     def _end(self, now: Ns) -> None:
@@ -687,6 +699,26 @@ class _Transfer:
             self._server.images.give_back(self._image)
             self._image = None
         self._server.ended(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What was agreed, the OACK that says so, and how the journal does."""
+
+    agreed: engine.Agreed
+    oack: bytes
+    text: str
+
+
+# A storm is a thousand machines that send the same request octet for octet.
+_parse = functools.lru_cache(maxsize=256)(wire.parse)
+
+
+@functools.lru_cache(maxsize=256)
+def _terms(options: wire.Options, size: int, block_limit: int, window_limit: int) -> _Terms:
+    agreed = engine.agree(options, size=size, block_limit=block_limit, window_limit=window_limit)
+    text = ", ".join(f"{name.decode()} {value.decode()}" for name, value in agreed.answer)
+    return _Terms(agreed, wire.emit(wire.OptionAck(agreed.answer)), text)
 
 
 def _why(error: OSError) -> str:
