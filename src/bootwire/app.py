@@ -471,7 +471,8 @@ def _loaders(settings: Settings) -> tuple[dict[str, loaders.Loader], list[str]]:
     state = loaders.state_directory(settings.state_dir)
     found, advice = loaders.ready(state, settings.loaders, fetch_missing=settings.fetch, progress=Progress())
     if not found and settings.fetch:
-        raise StartError(f"no boot loader files: {'; '.join(advice)}\n  or go on without them:  --no-fetch (iPXE only)")
+        without = "or go on without them, for machines that have iPXE in their network card:  --no-fetch"
+        raise StartError("\n  ".join(("no boot loader files", *advice, without)))
     return found, advice
 
 
