@@ -155,3 +155,26 @@ def test_what_loaders_try_and_do_without_is_no_news(answers: Answers) -> None:
 )
 def test_names_are_read_as_firmware_means_them(name: bytes, meant: str) -> None:
     assert clean_name(name) == meant
+
+
+def test_a_directory_is_listed_where_its_path_ends_in_a_slash(answers: Answers, tmp_path: Path) -> None:
+    (tmp_path / "public" / "a <b>").mkdir()
+    page = answers.http(get("/files/"), PEER)
+    assert isinstance(page, Reply)
+    assert (page.status, page.media_type) == (200, "text/html")
+    assert b'<a href="./a%20%3Cb%3E/">a &lt;b&gt;/</a>' in page.body
+    assert b'<a href="./notes.txt">notes.txt</a>' in page.body
+
+
+@pytest.mark.parametrize(("path", "to"), [("/files", "./files/"), ("/files/a <b>", "./a%20%3Cb%3E/")])
+def test_a_directory_without_its_slash_is_elsewhere(answers: Answers, tmp_path: Path, path: str, to: str) -> None:
+    (tmp_path / "public" / "a <b>").mkdir()
+    found = answers.http(get(path), PEER)
+    assert isinstance(found, Reply)
+    assert (found.status, found.headers) == (301, (("Location", to),))
+
+
+def test_nothing_but_what_is_published_is_listed(answers: Answers) -> None:
+    for path in ("/boot/", "/", "/files/../", "/files/notes.txt/"):
+        found = answers.http(get(path), PEER)
+        assert isinstance(found, Missing) or b"<a " not in getattr(found, "body", b"")

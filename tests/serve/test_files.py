@@ -275,3 +275,31 @@ def test_an_operators_file_that_went_away(tmp_path: Path, kind: str) -> None:
     elif kind == "fifo":
         os.mkfifo(tmp_path / kind)
     assert isinstance(open_local(str(tmp_path / kind), "kernel", "text/plain"), Missing)
+
+
+def listed(published: PublishedDirectory, name: str) -> dict[bytes, tuple[bool, int]]:
+    found = published.listing(name)
+    assert isinstance(found, tuple), found
+    return {entry.name: (entry.is_directory, entry.size) for entry in found[0]}
+
+
+def test_a_listing_names_what_can_be_opened_and_nothing_else(published: PublishedDirectory) -> None:
+    found = listed(published, "")
+    assert found[b"x86_64"] == found[b"arch"] == (True, 0)
+    assert found[b"empty"] == (False, 0)
+    assert found[b"link"] == found[b"chain"] == (False, 2)
+    inside = {"x86_64", "arch", "empty", "link", "chain", "grün", "back\\slash"}
+    assert set(found) == {os.fsencode(name) for name in inside} | {b"\xff.bin"}
+    assert set(listed(published, "arch/")) == {b"snponly.efi", b"up"}
+
+
+@pytest.mark.parametrize("name", ["out-dir", "..", "x86_64/../..", "proc", "empty", "nothing", "x\0", "out-dir/pub"])
+def test_no_listing_leads_out(published: PublishedDirectory, name: str) -> None:
+    assert isinstance(published.listing(name), Missing)
+
+
+def test_a_long_listing_is_cut_and_says_so(published: PublishedDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bootwire.serve.files.MAX_LISTED", 3)
+    found = published.listing("")
+    assert isinstance(found, tuple)
+    assert (len(found[0]), found[1]) == (3, True)

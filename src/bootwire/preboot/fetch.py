@@ -63,7 +63,7 @@ class Head:
     """What a server says of a file before its octets.
 
     url         after redirects
-    start       where in the file the octets begin that follow
+    partial     a part of the file follows, as was asked for, from `start` on
     size        octets of the whole file, None if not said
     media_type  without parameters, lower case, "" if not said
     modified    Unix seconds, None if not said
@@ -72,6 +72,7 @@ class Head:
     """
 
     url: str
+    partial: bool = False
     start: int = 0
     size: int | None = None
     media_type: str = ""
@@ -192,7 +193,7 @@ class Fetcher:
         """The octets of `url` into the sink that `begin` returns once the head is known.
 
         part  octets [start, stop), stop None for the end: asked for, but servers without ranges send the whole; the
-              head's `start` tells. Of http and https only
+              head tells. Of http and https only
 
         Raises FetchError, and what the sink raises, after which the rest is not read.
         """
@@ -487,6 +488,7 @@ class _HttpRun:
             start, size = _whole(headers.get("content-range", ""), self._wanted)
         self._head = Head(
             began.url,
+            status == 206,
             start,
             size,
             headers.get("content-type", "").partition(";")[0].strip().lower(),

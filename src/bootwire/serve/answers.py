@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import urllib.parse
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from bootwire.boot_server import split_machine
 from bootwire.engine import Ns, S
 from bootwire.facts import Fact, HandedOver, ScriptServed, TransferDone
 from bootwire.serve.content import Content, Missing, Peer, Record, Reply, Upstream
-from bootwire.serve.files import PublishedDirectory, open_local
+from bootwire.serve.files import A_DIRECTORY, PublishedDirectory, open_local
+from bootwire.serve.listing import render
 from bootwire.wire.http import Request
 from bootwire.wire.text import printable
 
@@ -87,7 +89,7 @@ class Answers:
         if room == "boot":
             return self._boot_file(rest, peer)
         if room == "files":
-            return self._open_published(rest, self._machine_at(peer.address))
+            return self._published_over_http(path, rest, self._machine_at(peer.address))
         if path == "":
             return Reply(200, b"Bootwire: network boot server. Machines ask /boot.ipxe for their script.\n")
         return Missing(f"nothing is served at /{printable(room, 40)}", self._machine_at(peer.address))
@@ -150,6 +152,21 @@ class Answers:
             return Missing("no such boot file, and no directory is published (--files)", machine, quiet=_optional(name))
         found = _for_machine(self._published.open(name), machine)
         return replace(found, quiet=True) if isinstance(found, Missing) and _optional(name) else found
+
+    def _published_over_http(self, path: str, name: str, machine: str) -> Content | Missing | Reply:
+        """A file; or, where the path ends in a slash as a directory's should, what is in the directory."""
+        if self._published is None or (name and not name.endswith("/")):
+            found = self._open_published(name, machine)
+            if not (isinstance(found, Missing) and found.because == A_DIRECTORY):
+                return found
+        elif path.endswith("/"):
+            listed = self._published.listing(name)
+            if isinstance(listed, Missing):
+                return replace(listed, machine=machine)
+            entries, more = listed
+            return Reply(200, render(name, entries, more=more), "text/html", machine=machine)
+        here = urllib.parse.quote(path.rpartition("/")[2].encode("utf-8", "surrogateescape"), safe="")
+        return Reply(301, b"", headers=(("Location", f"./{here}/"),), machine=machine)
 
 
 def clean_name(name: bytes) -> str:

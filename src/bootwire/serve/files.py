@@ -8,9 +8,12 @@ import os
 import stat
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
 
 from bootwire.engine import S
 from bootwire.serve.content import SHORTAGES, Content, Missing
+from bootwire.serve.listing import Listed
 from bootwire.wire import http
 from bootwire.wire.text import printable
 
@@ -19,6 +22,9 @@ _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 MAX_NAME = 4096  # octets: PATH_MAX of Linux
 MAX_LINKS = 40  # symbolic links followed for one name: MAXSYMLINKS of Linux
+MAX_LISTED = 4096  # entries of one listing: some 20 ms of lstat, which hold the transfer loop up
+
+A_DIRECTORY = "a directory"
 
 
 MAX_KNOWN = 1024
@@ -33,6 +39,7 @@ UNSURE = 2 * S
 """A file changed so recently may change again without another mtime (FAT counts in 2 s, Linux in ticks of its clock):
 it has no key that a cache could go by."""
 
+T = TypeVar("T")
 _Name = tuple[list[bytes], str, str]  # components, as shown in the journal, media type
 _Version = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime
 
@@ -65,9 +72,35 @@ class PublishedDirectory:
             return known
         parts, shown, media_type = known
         try:
-            return self._walk(parts, shown, media_type)
+            return self._walk(parts, lambda last, directory: self._file(last, directory, shown, media_type))
         except OSError as error:
             return _missing(error)
+
+    def listing(self, name: str | bytes) -> tuple[list[Listed], bool] | Missing:
+        """What `open` would find in the directory called `name` ("" for the published one), in no order, and whether
+        there is more than MAX_LISTED. Links are listed as what they lead to; FIFOs, devices and links out are not.
+        """
+        known = self._names.get(name) or self._read(name)
+        if isinstance(known, Missing):
+            return known
+        parts, *_ = known
+        try:
+            fd = self._walk(parts, _descriptor) if parts else os.open(".", _FILE, dir_fd=self._root)
+        except OSError as error:
+            return _missing(error)
+        listed: list[Listed] = []
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if len(listed) == MAX_LISTED:
+                        return listed, True
+                    if (found := self._listed(parts, os.fsencode(entry.name), fd)) is not None:
+                        listed.append(found)
+        except OSError as error:
+            return _missing(error)
+        finally:
+            os.close(fd)
+        return listed, False
 
     def close(self) -> None:
         os.close(self._root)
@@ -89,11 +122,27 @@ class PublishedDirectory:
             self._names[name] = known
         return known
 
-    def _walk(self, parts: list[bytes], name: str, media_type: str) -> Content | Missing:
-        """The file at the end of `parts`; starts again from the root for each symbolic link."""
+    def _listed(self, parts: list[bytes], name: bytes, directory: int) -> Listed | None:
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                fd = self._walk([*parts, name], _descriptor)
+                try:
+                    status = os.fstat(fd)
+                finally:
+                    os.close(fd)
+        except OSError:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            return Listed(name, True, 0, status.st_mtime)
+        return Listed(name, False, status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
+
+    def _walk(self, parts: list[bytes], arrive: Callable[[bytes, int], T]) -> T:
+        """What `arrive` makes of the last of `parts` and the directory it is in, an OSError (ELOOP) for a link; starts
+        again from the root for each symbolic link."""
         for _ in range(MAX_LINKS):
             if not parts:
-                raise IsADirectoryError(errno.EISDIR, "a directory")
+                raise IsADirectoryError(errno.EISDIR, A_DIRECTORY)
             handle, at = self._root, 0
             try:
                 for part in parts[:-1]:
@@ -101,12 +150,7 @@ class PublishedDirectory:
                     if handle != self._root:
                         os.close(handle)
                     handle, at = below, at + 1
-                version = _version(os.stat(parts[-1], dir_fd=handle, follow_symlinks=False))
-                if version in self._small:
-                    data, etag, modified = self._small[version]
-                    return Content(name, len(data), data, -1, version, etag, modified, media_type)
-                found = _content(os.open(parts[-1], _FILE | os.O_NOFOLLOW, dir_fd=handle), name, media_type)
-                return found if isinstance(found, Missing) or found.size > SMALL else self._keep(found)
+                return arrive(parts[-1], handle)
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                     raise
@@ -118,6 +162,14 @@ class PublishedDirectory:
                 if handle != self._root:
                     os.close(handle)
         raise OSError(errno.ELOOP, "too many symbolic links")
+
+    def _file(self, part: bytes, directory: int, name: str, media_type: str) -> Content | Missing:
+        version = _version(os.stat(part, dir_fd=directory, follow_symlinks=False))
+        if version in self._small:
+            data, etag, modified = self._small[version]
+            return Content(name, len(data), data, -1, version, etag, modified, media_type)
+        found = _content(_descriptor(part, directory), name, media_type)
+        return found if isinstance(found, Missing) or found.size > SMALL else self._keep(found)
 
     def _keep(self, found: Content) -> Content:
         """Read a small file into memory; the next one who asks for it costs a stat(2)."""
@@ -148,6 +200,10 @@ def _split(raw: bytes) -> list[bytes]:
     return [part for part in raw.split(b"/") if part and part != b"."]
 
 
+def _descriptor(part: bytes, directory: int) -> int:
+    return os.open(part, _FILE | os.O_NOFOLLOW, dir_fd=directory)
+
+
 def _link(part: bytes, directory: int) -> bytes | None:
     """Where the symbolic link `part` points to; None if it is no link (any more)."""
     try:
@@ -175,7 +231,7 @@ def _content(fd: int, name: str, media_type: str) -> Content | Missing:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
-        return Missing("a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file", forbidden=True)
+        return Missing(A_DIRECTORY if stat.S_ISDIR(status.st_mode) else "not a regular file", forbidden=True)
     version = _version(status)
     etag, modified = _validators(*version[:4])
     still = time.time_ns() - status.st_mtime_ns >= UNSURE
@@ -198,7 +254,9 @@ def _missing(error: OSError) -> Missing:
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR | errno.ENAMETOOLONG:
             return Missing("no such file")
-        case errno.ENXIO | errno.EISDIR | errno.ENODEV:
+        case errno.EISDIR:
+            return Missing(A_DIRECTORY, forbidden=True)
+        case errno.ENXIO | errno.ENODEV:
             return Missing("not a regular file", forbidden=True)
         case errno.EPERM | errno.ELOOP:
             return Missing(error.strerror or "a symbolic link", forbidden=True)

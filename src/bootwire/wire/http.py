@@ -249,7 +249,8 @@ def _pairs(query: bytes) -> tuple[tuple[str, str], ...]:
 # --- responses ---------------------------------------------------------------------------------------------------
 
 REASONS: Mapping[int, str] = {
-    200: "OK", 206: "Partial Content", 304: "Not Modified", 400: "Bad Request", 403: "Forbidden", 404: "Not Found",
+    200: "OK", 206: "Partial Content",
+    301: "Moved Permanently", 304: "Not Modified", 400: "Bad Request", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 408: "Request Timeout", 412: "Precondition Failed", 413: "Content Too Large",
     414: "URI Too Long", 416: "Range Not Satisfiable", 421: "Misdirected Request",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway",
