@@ -24,6 +24,7 @@ from bootwire.preboot.personas.steps import Machine, Outcome, Persona
 from bootwire.wire import dhcp4
 
 LATENCY: Ns = 1 * MS
+PATIENCE: Ns = 3000 * S  # of virtual time; every boot has ended by then
 OURS = "192.0.2.10"
 ROUTER = "192.0.2.1"  # and the ordinary DHCP server
 MAC = bytes.fromhex("525400123456")
@@ -94,6 +95,7 @@ class Lan:
         self._at(self.now, lambda: self._step(station, None, first=True))
         while self._queue and station.outcome is None:
             self.now, _, action = heapq.heappop(self._queue)
+            assert self.now < PATIENCE, f"no end after {PATIENCE // S} s: {station.screen[-10:]}"
             action()
         return station
 

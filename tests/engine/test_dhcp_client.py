@@ -286,3 +286,19 @@ def test_a_patient_client_believes_only_at_the_end_of_its_wait():
     asked.start(0)
     assert asked.receive(answer(), 0) == []
     assert only(asked.tick(1 * S)) == dhcp.Answered(answer())
+
+
+def test_firmware_that_is_refused_again_and_again_gives_up():
+    engine = client(restarts=2, nak_pause=S)
+    effects, now = engine.start(0), 0
+    for _ in range(10):
+        if not effects:
+            now = engine.deadline
+            effects = engine.tick(now)
+        sent = effects[0]
+        if isinstance(sent, Failed):
+            break
+        kind = dhcp4.OFFER if sent.message.type == dhcp4.DISCOVER else dhcp4.NAK
+        effects = engine.receive(reply(sent.message, kind), now)
+    assert only(effects).stage == "nak"
+    assert engine.deadline is None

@@ -83,6 +83,7 @@ class Rules:
     renews    keep the lease: False for firmware, which boots within it
     on_nak    "fail", "ignore", or "restart"
     nak_pause nanoseconds before a restart
+    restarts  after a NAK or a DECLINE, before it gives up; None: it never does, as a host must not
     ports     source ports an ACK or NAK is believed from, empty: any; of offers `choose` decides
     """
 
@@ -96,6 +97,7 @@ class Rules:
     renews: bool = False
     on_nak: str = "restart"
     nak_pause: Ns = 1 * S
+    restarts: int | None = None
     ports: tuple[int, ...] = (dhcp4.SERVER_PORT,)
 
 
@@ -140,7 +142,7 @@ class Lost:
 class Failed:
     """The client has given up.
 
-    stage    "discover", "request" or "nak"
+    stage    "discover", "request" or "nak" (of an address that could not be agreed on)
     heard    every offer that came: none, or none that would do
     """
 
@@ -198,13 +200,14 @@ class Client:
     xids    the next transaction number; called for each new exchange
     """
 
-    __slots__ = ("_chaddr", "_rules", "_state", "_xid", "_xids")
+    __slots__ = ("_chaddr", "_restarts", "_rules", "_state", "_xid", "_xids")
 
     def __init__(self, rules: Rules, chaddr: bytes, xids: Callable[[], int]) -> None:
         self._rules = rules
         self._chaddr = chaddr
         self._xids = xids
         self._xid = 0
+        self._restarts = 0
         self._state: _State = None
 
     @property
@@ -305,8 +308,8 @@ class Client:
             return []
         if heard.message.yiaddr != offer.message.yiaddr:
             ask = Ask(dhcp4.DECLINE, 0, 0, offer.server, heard.message.yiaddr)
-            self._state = _Pausing(now + DECLINE_PAUSE)
-            return [Send(self._message(ask), EVERYONE, dhcp4.SERVER_PORT)]
+            declined = Send(self._message(ask), EVERYONE, dhcp4.SERVER_PORT)
+            return [declined, *self._start_over(state.heard, now + DECLINE_PAUSE)]
         return self._bind(state.choice, heard, now)
 
     def _refused(self, heard: tuple[Heard, ...], now: Ns) -> list[Effect]:
@@ -315,7 +318,14 @@ class Client:
         if self._rules.on_nak == "fail":
             self._state = None
             return [Failed("nak", heard)]
-        self._state = _Pausing(now + self._rules.nak_pause)
+        return self._start_over(heard, now + self._rules.nak_pause)
+
+    def _start_over(self, heard: tuple[Heard, ...], at: Ns) -> list[Effect]:
+        if self._restarts == self._rules.restarts:
+            self._state = None
+            return [Failed("nak", heard)]
+        self._restarts += 1
+        self._state = _Pausing(at)
         return []
 
     # --- bound --------------------------------------------------------------------------------------------------

@@ -66,6 +66,7 @@ def boot(machine: Machine, build: Build | None = None) -> Persona:
         flags=dhcp4.BROADCAST,
         secs=lambda ask: max(4, ask.elapsed // S),
         on_nak="fail",
+        restarts=0,
     )
     leased = yield from lease(machine, dhcp.Client(rules, machine.mac, machine.xid))
     if isinstance(leased, dhcp.Failed):

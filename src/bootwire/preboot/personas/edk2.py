@@ -76,6 +76,7 @@ def boot(machine: Machine, build: Build | None = None) -> Persona:
         eager=False,
         flags=dhcp4.BROADCAST,
         on_nak="fail",
+        restarts=0,
     )
     leased = yield from lease(machine, dhcp.Client(rules, machine.mac, machine.xid), refuses)
     if isinstance(leased, dhcp.Failed):

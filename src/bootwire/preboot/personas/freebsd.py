@@ -38,7 +38,7 @@ _ROOT = re.compile(r"(?:(tftp|nfs):(?://)?)?(?:([0-9.]+):?)?(/.*)?")
 
 def boot(machine: Machine, _build: object = None) -> Persona:
     """DHCP, the root path, loader.conf, and the kernel that it names; NFS is as far as we follow."""
-    rules = dhcp.Rules(options=options, choose=choose, discover=WAITS, request=WAITS)
+    rules = dhcp.Rules(options=options, choose=choose, discover=WAITS, request=WAITS, restarts=5)
     leased = yield from lease(machine, dhcp.Client(rules, machine.mac, machine.xid))
     if isinstance(leased, dhcp.Failed):
         return Stopped("", "net_open: RARP/BOOTP failed")

@@ -15,15 +15,15 @@ REQUESTED = bytes((1, 28, 2, 3, 15, 6, 119, 12, 44, 47, 26, 121, 42))  # ISC dhc
 
 def boot(machine: Machine, _build: object = None) -> Persona:
     """An address, as dhclient gets one; then the host goes its own way."""
-    leased = yield from lease(machine, dhcp.Client(rules(), machine.mac, machine.xid))
+    leased = yield from lease(machine, dhcp.Client(rules(restarts=5), machine.mac, machine.xid))
     if isinstance(leased, dhcp.Failed):
         return Stopped("", "No DHCPOFFERS received.")
     return Stopped("", f"bound to {leased.address}")
 
 
-def rules() -> dhcp.Rules:
+def rules(restarts: int | None = None) -> dhcp.Rules:
     """RFC 2131 as it is written, renewals included; the waits without their random second."""
-    return dhcp.Rules(options=options, choose=choose, renews=True)
+    return dhcp.Rules(options=options, choose=choose, renews=True, restarts=restarts)
 
 
 def options(ask: dhcp.Ask) -> Options:

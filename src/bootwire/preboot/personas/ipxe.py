@@ -33,6 +33,7 @@ DISCOVER_WAITS = doubling(1 * S, 8 * S, 4)  # DHCP_DISC_START_TIMEOUT_SEC 1, _EN
 REQUEST_WAITS = doubling(QUARTER, 8 * S, 6)  # _START_ 0 (a quarter), _END_ 10
 PROXY_WAITS = doubling(QUARTER, 2 * S, 4)  # as REQUEST, but over at the first time-out after PROXY_PATIENCE
 PXEBS_WAITS = doubling(1 * S, 4 * S, 3)  # PXEBS_START_TIMEOUT_SEC 1, PXEBS_MAX_TIMEOUT_SEC 3
+MAX_DEFERRALS = 180  # DHCP_DISC_MAX_DEFERRALS
 NO_PXEDHCP = 0xB0  # option 175.176: the DHCP server says that no proxy will come
 PRIORITY = 1  # option 175.1, signed
 REQUESTED = bytes.fromhex("010306070c0f111a2a2b3c42437779 8081828384858687afcb")  # option 55, dhcp.c
@@ -137,6 +138,7 @@ def obtain(machine: Machine, firmware: Build, settings: ipxe_script.Settings) ->
         flags=0 if machine.address == dhcp.ANY else dhcp4.BROADCAST,  # ipv4_has_any_addr, dhcp_create_packet
         secs=_state_bits,
         on_nak="restart" if firmware.modern else "ignore",
+        restarts=MAX_DEFERRALS,
     )
     yield from show(f"Configuring (net0 {machine.mac_text})...")
     leased = yield from lease(machine, dhcp.Client(rules, machine.mac, machine.xid))

@@ -119,7 +119,11 @@ def choose(heard: Sequence[dhcp.Heard], _elapsed: Ns) -> dhcp.Choice | None:
 
 def _dhcp(machine: Machine, build: Build) -> Steps[Message | None]:
     rules = dhcp.Rules(
-        options=lambda ask: options(machine, build, ask), choose=choose, discover=EEPROM_WAITS, request=EEPROM_WAITS
+        options=lambda ask: options(machine, build, ask),
+        choose=choose,
+        discover=EEPROM_WAITS,
+        request=EEPROM_WAITS,
+        restarts=5,
     )
     leased = yield from lease(machine, dhcp.Client(rules, machine.mac, machine.xid))
     if isinstance(leased, dhcp.Failed) or leased.choice.proxy is None:

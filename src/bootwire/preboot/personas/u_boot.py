@@ -29,6 +29,7 @@ from bootwire.wire.dhcp4 import Options
 WAITS = (250 * MS, 500 * MS, 1 * S, 2 * S, 4 * S, 8 * S, 12 * S)
 """250 ms, doubled; 28 s in all (net/bootp.c, CONFIG_NET_RETRY_COUNT aside)."""
 
+RESTARTS = 5  # U-Boot would go on for ever; a person has given up by then
 TFTP_WAITS = (5 * S,) * 10  # TIMEOUT and TIMEOUT_COUNT, net/tftp.c
 REQUESTED = bytes((1, 3, 6, 12, 17, 209))
 
@@ -54,7 +55,7 @@ def boot(machine: Machine, build: Build | None = None) -> Persona:
     """`dhcp`, then `pxe get; pxe boot`, or the boot file as an EFI program."""
     build = build or Build()
     rules = dhcp.Rules(
-        options=lambda ask: options(build, ask), choose=choose, discover=WAITS, request=WAITS, on_nak="restart"
+        options=lambda ask: options(build, ask), choose=choose, discover=WAITS, request=WAITS, restarts=RESTARTS
     )
     yield from show("BOOTP broadcast 1")
     leased = yield from lease(machine, dhcp.Client(rules, machine.mac, machine.xid))

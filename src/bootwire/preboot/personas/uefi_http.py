@@ -67,6 +67,7 @@ def boot(machine: Machine, build: Build | None = None) -> Persona:
         eager=False,
         flags=dhcp4.BROADCAST,
         on_nak="fail",
+        restarts=0,
     )
     leased = yield from lease(machine, dhcp.Client(rules, machine.mac, machine.xid), edk2.refuses)
     if isinstance(leased, dhcp.Failed):
