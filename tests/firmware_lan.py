@@ -67,7 +67,7 @@ class FirmwareLan:
         for process in self._started:
             process.terminate()
             process.wait(10)
-        Server.kill_all()
+        Server.kill(set(Server.running))
         for space in (self.machine, self.bootwire, self.dhcp):
             space.close()
 

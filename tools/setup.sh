@@ -66,7 +66,9 @@ make_venv() {
             die "$python has no venv module" "install it (Debian: sudo apt-get install python3-venv), or set BOOTWIRE_PYTHON"
         fi
     fi
-    mkdir -p "$(dirname "$venv")"
+    place=$(dirname "$venv")
+    mkdir -p "$place" && [ -w "$place" ] ||
+        die "Python packages cannot be set up in $place: $(id -un) may not write there" "use a checkout of your own"
     # Two first starts at once take turns; the second finds the work done.
     exec 9>"$venv.lock"
     if command -v flock >/dev/null 2>&1; then flock 9; fi
