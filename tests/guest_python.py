@@ -14,24 +14,28 @@ from bootwire.lab.initrd import Entry, cpio
 from bootwire.serve.packages import fetch_package
 
 SRC = Path(__file__).parents[1] / "src"
-_LIBRARIES = "lib/x86_64-linux-gnu"
-_PACKAGES = {  # package: what is taken of it
+_TRIPLETS = {  # Debian's architecture: where libraries are; where programs look for the dynamic linker
+    "amd64": ("x86_64-linux-gnu", "lib64/ld-linux-x86-64.so.2"),
+    "arm64": ("aarch64-linux-gnu", "lib/ld-linux-aarch64.so.1"),
+}
+_PACKAGES = {  # package: what is taken of it; LIB stands for the directory of libraries
     "python3.11-minimal": r"usr/bin/python3.11",
     "libpython3.11-minimal": r"usr/lib/python3.11/.*\.py",
     "libpython3.11-stdlib": r"usr/lib/python3.11/(?!(test|lib2to3|idlelib|pydoc_data|asyncio|distutils)/).*\.(py|so)",
-    "libc6": rf"{_LIBRARIES}/(libc|libm|ld-linux-x86-64)\.so\.\d",
-    "zlib1g": rf"{_LIBRARIES}/libz\.so.*",
-    "libexpat1": rf"{_LIBRARIES}/libexpat\.so.*",
-    "libffi8": rf"usr/{_LIBRARIES}/libffi\.so.*",
-    "liblzma5": rf"{_LIBRARIES}/liblzma\.so.*",
-    "libbz2-1.0": rf"{_LIBRARIES}/libbz2\.so.*",
+    "libc6": r"LIB/(libc|libm|ld-linux-[a-z0-9-]+)\.so\.\d",
+    "zlib1g": r"LIB/libz\.so.*",
+    "libexpat1": r"LIB/libexpat\.so.*",
+    "libffi8": r"usr/LIB/libffi\.so.*",
+    "liblzma5": r"LIB/liblzma\.so.*",
+    "libbz2-1.0": r"LIB/libbz2\.so.*",
 }
 
 _PREPARE = """#!/usr/bin/python3.11 -B
 import ctypes, os, sys
 libc = ctypes.CDLL(None)
-for kind, place in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")):
-    os.makedirs(place, exist_ok=True)
+mounts = {"proc": "/proc", "sysfs": "/sys", "securityfs": "/sys/kernel/security", "devtmpfs": "/dev", "tmpfs": "/tmp"}
+for kind, place in mounts.items():
+    if not place.startswith("/sys/"): os.makedirs(place, exist_ok=True)
     libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
 console = os.open("/dev/console", os.O_RDWR)
 for number in range(3):
@@ -40,6 +44,8 @@ open("/proc/sys/kernel/printk", "w").write("1")
 sys.path.insert(0, "/src")
 try:
     exec(compile(open("/main.py").read(), "/main.py", "exec"))
+except SystemExit:
+    pass
 except BaseException as error:
     import traceback
     print("guest failed:", "".join(traceback.format_exception(error)).replace("\\n", " | "), flush=True)
@@ -47,16 +53,18 @@ libc.reboot(ctypes.c_int(0x01234567))
 """
 
 
-def initrd(state: Path, main: str) -> bytes:
+def initrd(state: Path, main: str, architecture: str = "amd64") -> bytes:
     """An initrd (gzip) that runs the Python text `main` in the machine, with `bootwire` importable, then resets it."""
     files: dict[str, bytes] = {"init": _PREPARE.encode(), "main.py": main.encode()}
-    for package, wanted in _PACKAGES.items():
+    triplet, linker = _TRIPLETS[architecture]
+    for package, pattern in _PACKAGES.items():
+        wanted = re.compile(pattern.replace("LIB", f"lib/{triplet}"))
         found = fetch_package(
-            package, "bookworm", "amd64", lambda path, wanted=wanted: bool(re.fullmatch(wanted, path)), state=state
+            package, "bookworm", architecture, lambda path, wanted=wanted: bool(wanted.fullmatch(path)), state=state
         )
         for name, path in found.files.items():
             files |= dict.fromkeys(_sonames(name), path.read_bytes())
-    files["lib64/ld-linux-x86-64.so.2"] = files.pop(f"{_LIBRARIES}/ld-linux-x86-64.so.2")
+    files[linker] = files.pop(f"lib/{triplet}/{Path(linker).name}")
     for path in sorted(SRC.rglob("*.py")):
         files[f"src/{path.relative_to(SRC)}"] = path.read_bytes()
     return gzip.compress(archive(files), compresslevel=1, mtime=0)

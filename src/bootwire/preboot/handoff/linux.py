@@ -14,14 +14,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bootwire.assets.kernels import HEAD, Image, Refusal, check_initrd, check_kernel
+from bootwire.preboot.handoff import fdt
+from bootwire.wire.reader import WireError
 
 ALIGN = 4  # octets: Linux looks for the next archive there (init/initramfs.c)
 MAX_UNPACKED = 1 << 30  # octets of an unpacked kernel
 PAGE = 4096
 _STEP = 1 << 20  # octets unpacked at a time
 _RAM = 1  # type of an E820 entry: free memory
-_BELOW = 1 << 32  # where everything goes: the entry code reaches no further
+_BELOW = 1 << 32  # where everything goes on x86: the entry code reaches no further
 _ABOVE = 0x100000  # not below the first megabyte, where firmware keeps things
+_BLOCK = 2 << 20  # octets that an arm64 kernel, and its device tree, are aligned to
+_WINDOW = 32 << 30  # octets that hold an arm64 kernel and its initrd
 
 
 class NotStartable(ValueError):
@@ -85,7 +89,7 @@ def check_command_line(kernel: Kernel, text: str) -> str:
     return ""
 
 
-# --- entering a bzImage through kexec_load(2) -------------------------------------------------------------------
+# --- entering a kernel through kexec_load(2) --------------------------------------------------------------------
 
 # Entered in 64-bit mode, interrupts off, memory mapped one to one; 0x22222222 and so on are filled in.
 SOURCE = """
@@ -146,12 +150,12 @@ def place(
         raise NotStartable("this kernel has no 64-bit entry point")
     code = data[((data[0x1F1] or 4) + 1) * 512 :]
     size = max(_field(data, 0x260, 4), len(code))  # init_size: what it needs until it knows its memory
-    free = _Free(memory)
+    free = _Free(memory, _ABOVE, _BELOW)
     at = free.exactly(_field(data, 0x258, 8), size)  # pref_address
     if at is None and data[0x234]:  # relocatable_kernel
-        at = free.lowest(size, max(PAGE, _field(data, 0x230, 4)))
+        at = free.lowest(size, max(PAGE, _field(data, 0x230, 4)), 16 << 20)
     small = PAGE * 3
-    rest = None if at is None else free.lowest(small, PAGE)
+    rest = None if at is None else free.lowest(small, PAGE, 16 << 20)
     most = _field(data, 0x22C, 4)  # initrd_addr_max
     archive = free.highest(len(initrd), min(most + 1, _BELOW)) if initrd and rest is not None else 0
     if at is None or rest is None or archive is None:
@@ -183,29 +187,82 @@ def place(
     return Placed(rest + PAGE, tuple(sorted(segments)))
 
 
-class _Free:
-    """What is left of the memory between the first megabyte and the fourth gigabyte."""
+def place_arm64(
+    kernel: Kernel, initrd: bytes, command_line: str, memory: Sequence[tuple[int, int, int]], tree: bytes
+) -> Placed:
+    """Lay an arm64 Image out for its entry point. Raises NotStartable.
 
-    def __init__(self, memory: Sequence[tuple[int, int, int]]) -> None:
+    memory: (base, length, type), type 1 being free; tree: the running kernel's device tree (/sys/firmware/fdt).
+    """
+    data = kernel.data
+    if kernel.architecture != "arm64" or data[0x38:0x3C] != b"ARMd":
+        raise NotStartable("this is no arm64 Image")
+    offset, size = _field(data, 8, 8), _field(data, 16, 8)  # text_offset, image_size
+    if offset >= _BLOCK or not size:
+        raise NotStartable("this Image is of before Linux 3.17, or damaged")
+    free = _Free(memory, 0, 1 << 52)
+    at = free.lowest(offset + max(size, len(data)), _BLOCK)
+    window = None if at is None else free.within(at >> 30 << 30, (at >> 30 << 30) + _WINDOW)
+    archive = window.highest(len(initrd), 1 << 52) if window and initrd else 0
+    tree_at = window.highest(_BLOCK, 1 << 52, _BLOCK) if window else None
+    code_at = window.highest(PAGE, 1 << 52) if window else None
+    if at is None or archive is None or tree_at is None or code_at is None:
+        raise NotStartable("there is not enough memory in one piece for this kernel and its initrd")
+    ends = (archive, archive + len(initrd)) if initrd else (None, None)
+    chosen = {"bootargs": command_line.encode() + b"\0", "kaslr-seed": None, "rng-seed": None}
+    places = {name: None if end is None else struct.pack(">Q", end) for name, end in zip(_INITRD, ends, strict=True)}
+    try:
+        described = fdt.with_chosen(tree, {**chosen, **places})
+    except WireError as error:
+        raise NotStartable(f"the machine's device tree cannot be read: {error.what}") from None
+    code = ARM64_CODE + struct.pack("<QQ", tree_at, at + offset)
+    segments = [(at + offset, data), (tree_at, described), (code_at, code)]
+    if offset % PAGE:
+        segments[0] = (at, bytes(offset) + data)
+    if initrd:
+        segments.append((archive, initrd))
+    return Placed(code_at, tuple(sorted(segments)))
+
+
+_INITRD = ("linux,initrd-start", "linux,initrd-end")
+ARM64_CODE = struct.pack(
+    "<6I",
+    0x580000C0,  # ldr x0, .+24     the device tree
+    0x580000E4,  # ldr x4, .+28     the kernel
+    0xD2800001,  # mov x1, #0
+    0xD2800002,  # mov x2, #0
+    0xD2800003,  # mov x3, #0
+    0xD61F0080,  # br  x4
+)
+
+
+class _Free:
+    """What is free of the memory between two addresses."""
+
+    def __init__(self, memory: Iterable[tuple[int, int, int]], above: int, below: int) -> None:
         self._free = sorted(
-            (max(base, _ABOVE), min(base + length, _BELOW))
+            (max(base, above), min(base + length, below))
             for base, length, kind in memory
-            if kind == _RAM and base < _BELOW and base + length > _ABOVE
+            if kind == _RAM and base < below and base + length > above
         )
+
+    def within(self, above: int, below: int) -> _Free:
+        """The part of it between two addresses."""
+        return _Free([(start, end - start, _RAM) for start, end in self._free], above, below)
 
     def exactly(self, at: int, size: int) -> int | None:
         return next((self._take(at, size) for start, end in self._free if start <= at and at + size <= end), None)
 
-    def lowest(self, size: int, align: int) -> int | None:
+    def lowest(self, size: int, align: int, above: int = 0) -> int | None:
         for start, end in self._free:
-            at = -(-max(start, 16 << 20) // align) * align
+            at = -(-max(start, above) // align) * align
             if at + size <= end:
                 return self._take(at, size)
         return None
 
-    def highest(self, size: int, below: int) -> int | None:
+    def highest(self, size: int, below: int, align: int = PAGE) -> int | None:
         for start, end in reversed(self._free):
-            at = (min(end, below) - size) // PAGE * PAGE
+            at = (min(end, below) - size) // align * align
             if at >= start:
                 return self._take(at, size)
         return None

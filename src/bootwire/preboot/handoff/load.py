@@ -107,8 +107,8 @@ class LoadedLinux:
     def kexec(self, by_segments: bool = False) -> None:
         """Put it in memory, to be started by `machine.start()` (or by `reboot -k`). Raises HandoffError.
 
-        by_segments: through kexec_load(2), for running kernels that lack kexec_file_load(2); x86_64 alone. Without
-        it that way is taken by itself where the other does not exist.
+        by_segments: through kexec_load(2) on x86_64 and arm64. Without it that way is taken by itself where the
+        running kernel lacks kexec_file_load(2), as Debian's for arm64 do.
         """
         machine.check(self.architecture, by_file=not by_segments)
         if not by_segments:
@@ -117,9 +117,11 @@ class LoadedLinux:
             except machine.NoSuchCall:
                 machine.check(self.architecture, by_file=False)
         try:
-            placed = linux.place(
-                self.kernel, self.initrd, self.command_line, machine.memory(), machine.screen(), machine.acpi_root()
-            )
+            parts = (self.kernel, self.initrd, self.command_line, machine.memory())
+            if self.architecture == "arm64":
+                placed = linux.place_arm64(*parts, machine.device_tree())
+            else:
+                placed = linux.place(*parts, machine.screen(), machine.acpi_root())
         except linux.NotStartable as error:
             raise HandoffError(str(error), "start it in QEMU, or save it") from None
         machine.load_segments(placed.entry, placed.segments)

@@ -22,9 +22,9 @@ MAX_SEGMENTS = 16  # KEXEC_SEGMENT_MAX, include/linux/kexec.h
 PAGE = 4096
 
 _FILE_LOAD = {"x86_64": 320, "aarch64": 294, "riscv64": 294}  # arch/x86/entry/syscalls, asm-generic/unistd.h
-_LOAD = {"x86_64": 246}
+_LOAD = {"x86_64": 246, "aarch64": 104}
 _FILE_UNLOAD, _NO_INITRAMFS = 1, 4  # include/uapi/linux/kexec.h, KEXEC_FILE_*
-_ARCH_X86_64 = 62 << 16  # KEXEC_ARCH_X86_64
+_ARCH = {"x86_64": 62 << 16, "aarch64": 183 << 16}  # include/uapi/linux/kexec.h, KEXEC_ARCH_*
 _REBOOT_KEXEC = 0x45584543  # LINUX_REBOOT_CMD_KEXEC
 _CAP_SYS_BOOT = 1 << 22
 _LOADED = Path("/sys/kernel/kexec_loaded")
@@ -83,7 +83,7 @@ def load_files(kernel: bytes, initrd: bytes, command_line: str) -> None:
 
 
 def load_segments(entry: int, segments: Sequence[tuple[int, bytes]]) -> None:
-    """kexec_load(2): octets by page-aligned physical address, entered at `entry` in 64-bit mode. Raises HandoffError.
+    """kexec_load(2): octets by page-aligned physical address, entered at `entry`. Raises HandoffError.
 
     All of it must lie in memory that is free for use (see `memory`).
     """
@@ -102,7 +102,7 @@ def load_segments(entry: int, segments: Sequence[tuple[int, bytes]]) -> None:
         row.at, row.size = at, -(-len(data) // PAGE) * PAGE
     _call(
         _LOAD[os.uname().machine], ctypes.c_ulong(entry), ctypes.c_ulong(len(segments)), table,
-        ctypes.c_ulong(_ARCH_X86_64),
+        ctypes.c_ulong(_ARCH[os.uname().machine]),
     )  # fmt: skip
 
 
@@ -137,14 +137,40 @@ def start() -> None:
 
 
 def memory() -> list[tuple[int, int, int]]:
-    """The firmware's memory map: (base, length, E820 type), ascending. Empty where it is not told (only x86 does)."""
+    """The memory map: (base, length, E820 type), ascending. Empty where it is not told.
+
+    On x86 it is the firmware's; elsewhere the kernel's, without what it keeps reserved.
+    """
     found = []
     for entry in Path("/sys/firmware/memmap").glob("*"):
         values = [_text(str(entry / name)) for name in ("start", "end", "type")]
         if values[0] and values[1]:
             base, last = int(values[0], 16), int(values[1], 16)
             found.append((base, last + 1 - base, _MEMORY_TYPES.get(values[2], 2)))
-    return sorted(found)
+    return sorted(found) or read_iomem(_text("/proc/iomem"))
+
+
+def read_iomem(text: str) -> list[tuple[int, int, int]]:
+    """Memory in /proc/iomem: "System RAM" is type 1, less the parts marked "reserved". Zeros mean: not for you."""
+    ram: list[tuple[int, int]] = []
+    for line in text.splitlines():
+        places, _, name = line.partition(" : ")
+        first, _, last = places.strip().partition("-")
+        start, end = int(first, 16), int(last, 16) + 1
+        if name == "System RAM" and not line.startswith(" ") and end > 1:
+            ram.append((start, end))
+        elif name == "reserved" and ram:
+            base, top = ram.pop()
+            ram += [part for part in ((base, min(start, top)), (max(end, base), top)) if part[0] < part[1]]
+    return [(start, end - start, 1) for start, end in ram]
+
+
+def device_tree() -> bytes:
+    """The running kernel's flattened device tree, empty where it has none or does not tell."""
+    try:
+        return Path("/sys/firmware/fdt").read_bytes()
+    except OSError:
+        return b""
 
 
 def acpi_root() -> int:
@@ -163,7 +189,7 @@ def screen() -> bytes:
 
 
 _OTHER = "start it in QEMU, or save it and boot it another way"
-_LOCKED = "use a kernel signed by the distribution, or turn Secure Boot off in the firmware"
+_LOCKED = "use a kernel signed by a key that this machine trusts, or turn Secure Boot off in the firmware"
 _ERRORS = {
     errno.EPERM: ("the kernel forbids it", "run this as root; a container needs CAP_SYS_BOOT and its seccomp profile"),
     errno.ENOEXEC: ("the running kernel does not recognise this as a kernel it can start", _OTHER),
