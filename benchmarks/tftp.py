@@ -42,7 +42,7 @@ PYTHON = "/usr/bin/python3"  # Debian's: built with optimisation
 AT = ("127.0.0.1", 69)
 BLOCK = 1468
 STRIDE = BLOCK + 4  # octets of a DATA datagram
-SLOT = 65536  # octets of the most that the kernel joins
+JOINED = 65536  # octets of the most that the kernel joins
 SOL_UDP, UDP_GRO = 17, 104  # linux/udp.h
 RETRY = 1.0  # seconds until the client asks or acknowledges again
 OURS = "bootwire"
@@ -76,7 +76,8 @@ def main() -> int:
     parser.add_argument("--reps", type=int, help="repetitions")
     parser.add_argument("--only", action="append", help="a cell, as in w16x200 (repeatable)")
     parser.add_argument("--peers", action="append", help="a peer (repeatable); none: --peers ''")
-    parser.add_argument("--no-gro", action="store_true", help="a client whose kernel joins no datagrams, as firmware's")
+    parser.add_argument("--gro", action="store_true", help="a client whose kernel joins datagrams (UDP_GRO)")
+    parser.add_argument("--real-time", action="store_true", help="before all else on this machine (SCHED_FIFO)")
     parser.add_argument("--out", type=pathlib.Path, help="write every single result there, as JSON")
     parser.add_argument("--check", action="store_true", help="exit status 1 when a target is missed")
     for hidden in ("--serve", "--load", "--inside"):
@@ -90,7 +91,8 @@ def main() -> int:
         peers = {name: binary for name in options.peers or PEERS if name and (binary := PEERS[name]())}
         argument = json.dumps(peers)
         own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        command = ["unshare", *own, "--net", PYTHON, __file__, *sys.argv[1:], "--inside", argument]
+        first = ["chrt", "--fifo", "10"] if options.real_time else []
+        command = [*first, "unshare", *own, "--net", PYTHON, __file__, *sys.argv[1:], "--inside", argument]
         os.execvp(command[0], command)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     return measure(options, json.loads(options.inside))
@@ -158,7 +160,7 @@ def measure(options: argparse.Namespace, peers: dict[str, str]) -> int:
             for rep in range(reps):
                 names = [OURS, *peers]
                 for name in names[rep % len(names) :] + names[: rep % len(names)]:
-                    results.append(one(name, peers.get(name, ""), work, files, not options.no_gro))
+                    results.append(one(name, peers.get(name, ""), work, files, options.gro))
                     results[-1]["rep"] = rep
             show(work, [r for r in results if r["work"] == work.name])
     if options.out:
@@ -338,11 +340,11 @@ def load(job: dict) -> int:
     request = b"\0\1" + name + b"\0octet\0blksize\0%d\0" % BLOCK
     if window > 1:
         request += b"windowsize\0%d\0" % window
-    mailbox = Mailbox(datagrams(body), window)
+    mailbox = Mailbox(datagrams(body), window, job["gro"])
     epoll = select.epoll()
     clients: dict[int, Client] = {}
     for _ in range(count):
-        client = Client(request, mailbox, job["gro"] and window > 1)
+        client = Client(request, mailbox)
         clients[client.sock.fileno()] = client
         epoll.register(client.sock.fileno(), select.EPOLLIN)
     started = time.perf_counter()
@@ -397,7 +399,7 @@ class Mailbox:
     A client that takes them one by one in Python would be slower than any server, and measure itself.
     """
 
-    def __init__(self, wanted: bytes, most: int) -> None:
+    def __init__(self, wanted: bytes, most: int, gro: bool) -> None:
         class Vector(ctypes.Structure):
             _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
@@ -408,11 +410,13 @@ class Mailbox:
                 ("flags", ctypes.c_int), ("padding", ctypes.c_int), ("received", ctypes.c_uint),
             )  # fmt: skip
 
-        self.wanted, self.most = wanted, most
-        self.buffer = bytearray(most * SLOT)
-        self.slots = [memoryview(self.buffer)[index * SLOT : (index + 1) * SLOT] for index in range(most)]
+        self.wanted, self.gro = wanted, gro
+        size = JOINED if gro else STRIDE  # so that whole datagrams lie side by side, as in `wanted`
+        self.buffer = bytearray(max(most * size, JOINED))
+        self.view = memoryview(self.buffer)
+        self.slots = [self.view[index * size : (index + 1) * size] for index in range(most)]
         base = ctypes.addressof(ctypes.c_char.from_buffer(self.buffer))
-        self.vectors = (Vector * most)(*(Vector(base + index * SLOT, SLOT) for index in range(most)))
+        self.vectors = (Vector * most)(*(Vector(base + index * size, size) for index in range(most)))
         self.headers = list((Header * most).from_buffer(bytearray(ctypes.sizeof(Header) * most)))
         for header, vector in zip(self.headers, self.vectors, strict=True):
             header.vectors, header.vector_count = ctypes.addressof(vector), 1
@@ -425,10 +429,10 @@ class Client:
 
     __slots__ = ("acked", "block", "connected", "fd", "last", "mailbox", "message", "request", "sock", "window")
 
-    def __init__(self, request: bytes, mailbox: Mailbox, gro: bool) -> None:
+    def __init__(self, request: bytes, mailbox: Mailbox) -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.sock.bind((AT[0], 0))
-        if gro:
+        if mailbox.gro:
             self.sock.setsockopt(SOL_UDP, UDP_GRO, 1)
         self.fd = self.sock.fileno()
         self.request, self.mailbox = request, mailbox
@@ -462,28 +466,31 @@ class Client:
                 size = self.sock.recv_into(mailbox.buffer)
             except OSError as error:
                 return None if error.errno == errno.EAGAIN else False
-            return self.take(mailbox.slots[0], size)
+            return self.take(mailbox.view[:size])
         count = mailbox.receive(self.fd, *mailbox.arguments)
         if count < 0:
             return None if ctypes.get_errno() == errno.EAGAIN else False
-        outcome = None
+        if not mailbox.gro:
+            size = (count - 1) * STRIDE + mailbox.headers[count - 1].received
+            if mailbox.wanted.startswith(mailbox.view[:size], self.block * STRIDE):
+                return self.take(mailbox.view[:size])
         for index in range(count):
-            outcome = self.take(mailbox.slots[index], mailbox.headers[index].received)
+            outcome = self.take(mailbox.slots[index][: mailbox.headers[index].received])
             if outcome is not None:
-                break
-        return outcome
+                return outcome
+        return None
 
-    def take(self, slot: memoryview, size: int) -> bool | None:
-        """One datagram, or several joined ones: those that were due, or others."""
+    def take(self, datagrams: memoryview) -> bool | None:
+        """One datagram, or several in a row: those that were due, or others."""
         wanted = self.mailbox.wanted
         at = self.block * STRIDE
-        if wanted.startswith(slot[:size], at):
-            block = self.block = self.block + (size + STRIDE - 1) // STRIDE
-            whole = at + size == len(wanted)
+        if wanted.startswith(datagrams, at):
+            block = self.block = self.block + (len(datagrams) + STRIDE - 1) // STRIDE
+            whole = at + len(datagrams) == len(wanted)
             if whole or block - self.acked >= self.window:
                 self.acknowledge(block)
             return True if whole else None
-        if slot[:2] != b"\0\3":
+        if datagrams[:2] != b"\0\3":
             return False
         if self.acked != self.block or not self.window > 1:
             self.acknowledge(self.block)  # a gap, or a copy: say where we are
