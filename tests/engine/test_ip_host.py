@@ -426,3 +426,14 @@ def test_a_new_connection_takes_the_place_of_one_in_time_wait(wire):
     wire.settle(2 * S)
     assert second.connection.state is State.ESTABLISHED
     assert server.connection.state is State.CLOSED
+
+
+def test_nothing_that_must_be_guessed_has_a_pattern():
+    a = host(MAC_A, A)
+    drawn = [a.draw() for _ in range(10_000)]
+    assert len(set(drawn)) > 9_980  # of 2**32: chance repeats one in a hundred runs
+    assert len({y - x for x, y in pairwise(drawn)}) > 9_980
+    for bit in range(32):
+        assert 4_700 < sum(number >> bit & 1 for number in drawn) < 5_300
+    other = Host(MAC_A, b"another secret..")
+    assert [other.draw() for _ in range(10)] != drawn[:10]

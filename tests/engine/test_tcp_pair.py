@@ -338,7 +338,7 @@ def test_a_single_segment_is_acknowledged_late_and_the_second_at_once():
     pair.log.clear()
     pair.until(lambda: any(not up for _, up, _ in pair.log))
     assert pair.log[-1][0] == start + MS + 40 * MS
-    pair.client.write(noise(3 * 1448))
+    pair.client.write(noise(1448 + 10))
     start = pair.now
     pair.log.clear()
     pair.until(lambda: any(not up for _, up, _ in pair.log))

@@ -22,6 +22,7 @@ import pytest
 import bootwire as bootwire_package
 from bootwire.engine import MS
 from bootwire.engine.dhcp6_client import Wants
+from bootwire.engine.tcp import Config
 from bootwire.preboot.bridge import Bridge
 from bootwire.preboot.impair import Faults
 from bootwire.preboot.nic import PacketNic, PcapTee, TapNic, cable, random_mac
@@ -45,7 +46,9 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(faults: Faults | None = None, capture: Path | None = None, offload: bool = True) -> Iterator[Rig]:
+def rig(
+    faults: Faults | None = None, capture: Path | None = None, offload: bool = True, tcp: Config | None = None
+) -> Iterator[Rig]:
     """faults: a bad cable between the TAP device and our card."""
     kernel = Namespace()
     tap = TapNic("bwstack", random_mac(), offload=offload and faults is None)
@@ -55,7 +58,7 @@ def rig(faults: Faults | None = None, capture: Path | None = None, offload: bool
         bridge = Bridge(tap, far, faults, seed=7)
         kernel.call(tap.open)
     file = capture.open("wb") if capture else None
-    stack = Stack(PcapTee(nic, file, as_wired=not nic.offload.segmentation) if file else nic)
+    stack = Stack(PcapTee(nic, file, as_wired=not nic.offload.segmentation) if file else nic, tcp=tcp)
     try:
         kernel.call(stack.start)
         if bridge:
@@ -205,23 +208,32 @@ def test_a_fetch_from_nginx_is_octet_exact_and_wireshark_finds_nothing(tmp_path:
     data = noise(20_000_000 if offload else 5_000_000)
     (tmp_path / "file").write_bytes(data)
     capture = tmp_path / "clean.pcap"
-    with rig(capture=capture, offload=offload) as r, nginx(r.kernel, tmp_path):
+    # a TAP device queues 500 frames: with a window above that a busy machine loses some
+    config = Config() if offload else Config(receive_buffer=400_000)
+    with rig(capture=capture, offload=offload, tcp=config) as r, nginx(r.kernel, tmp_path):
         for host in (KERNEL, KERNEL6):
             assert fetch(r.stack, host, "/file") == sha256(data).hexdigest()
     assert complaints(capture, checksums=not offload) == []
 
 
 def complaints(capture: Path, checksums: bool) -> list[str]:
-    """What tshark says is malformed, has a wrong checksum or came twice."""
+    """What tshark says is malformed, missing, out of order or has a wrong checksum.
+
+    What came twice is counted apart: the kernel probes for a lost tail after some ten milliseconds (RFC 8985), for
+    which a busy machine may leave this process waiting. More than one frame in fifty would be our own fault.
+    """
     assert shutil.which("tshark")
-    wrong = ["_ws.malformed", "tcp.analysis.retransmission", "tcp.analysis.lost_segment"]
+    wrong = ["_ws.malformed", "tcp.analysis.lost_segment", "tcp.analysis.out_of_order"]
     if checksums:
         wrong += [f"{layer}.checksum.status == 0" for layer in ("ip", "tcp", "udp", "icmp", "icmpv6")]
-    checks = [f"{p}.check_checksum:TRUE" for p in ("ip", "tcp", "udp")]
-    command = ["tshark", "-n", "-r", str(capture), "-Y", " || ".join(wrong)]
-    command += [word for check in checks for word in ("-o", check)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    checks = [word for layer in ("ip", "tcp", "udp") for word in ("-o", f"{layer}.check_checksum:TRUE")]
+
+    def read(which: str) -> list[str]:
+        command = ["tshark", "-n", "-r", str(capture), "-Y", which, *checks]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    twice = read("tcp.analysis.retransmission")
+    return read(" || ".join(wrong)) + (twice if len(twice) * 50 > len(read("tcp")) else [])
 
 
 @pytest.mark.parametrize(

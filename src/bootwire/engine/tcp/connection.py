@@ -626,7 +626,10 @@ class Connection:
             return
         if self._inbox.put(seq, data):
             self._unreported += len(data)
-            if self._unreported >= 2 * self.config.mss:  # RFC 9293 section 3.8.6.3: every second full segment
+            full = self.config.mss - (_TIMESTAMP_SIZE if self._timestamps else 0)
+            if self._unreported > full:
+                # RFC 9293 section 3.8.6.3: every second full segment. Not waiting for that one to be full is what
+                # Linux does, and what its tail loss probe relies on.
                 self._ack_now = True
             elif self._ack_at is None:
                 self._ack_at = now + self.config.delayed_ack
