@@ -34,7 +34,7 @@ Read = Callable[[str], bytes]
 """The whole file at an absolute path of the tree, or FileNotFoundError. Many names are tried: it should be quick."""
 
 List = Callable[[str], Sequence[str]]
-"""The names in a directory of the tree, or FileNotFoundError."""
+"""The names in a directory of the tree, or FileNotFoundError; another OSError if it will not be listed."""
 
 MAX_UNPACKED = 1 << 30  # octets; more would not fit below the kernel's first gigabyte anyway
 MIB = 1 << 20
@@ -224,7 +224,8 @@ def load_freebsd(
 
     read: gets files by absolute path ("/boot/loader.conf"); names: lists directories, for loader.conf.d; flags: as
     boot(8) takes them ("-sv"); environment: over what the files say; kernel: the directory below /boot, or a path.
-    Files are found plain or compressed (.gz, .bz2), as the loader finds them.
+    Files are found plain or compressed (.gz, .bz2), as the loader finds them. Over HTTP, with an httpfs.HttpFs at the
+    root of the tree: read=lambda name: fs.cat(name, inflate=False), names=lambda name: [e.name for e in fs.ls(name)].
     """
     configuration = _configure(read, names)
     variables = configuration.variables
@@ -386,10 +387,16 @@ def _configure(read: Read, names: List | None) -> Configuration:
         if len(seen) == before:
             break
     for directory in configuration.variables["loader_conf_dirs"].split() if names else ():
-        with contextlib.suppress(FileNotFoundError):
-            for name in sorted(names(directory)) if names else ():
-                if name.endswith(".conf"):
-                    take(f"{directory}/{name}")
+        try:
+            found = sorted(names(directory)) if names else []
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            configuration.notes.append(f"{directory} cannot be listed: {error.strerror or error}")
+            continue
+        for name in found:
+            if name.endswith(".conf"):
+                take(f"{directory}/{name}")
     for name in configuration.variables["local_loader_conf_files"].split():
         take(name)
     return configuration
