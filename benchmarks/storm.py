@@ -46,6 +46,9 @@ MIX = ("uefi", "bios", "ipxe", "uefi", "uefi-http", "bios", "uefi", "ipxe", "uef
 DISCOVERS = {"uefi": 2, "bios": 2, "ipxe": 1, "uefi-http": 2}  # firmware and the iPXE that it loads: one each
 CMDLINE = "console=ttyS0 storm=1"
 
+NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
+NEIGHBOURS_EACH = 4  # Bootwire's and dnsmasq's entry for the machine, the machine's for both
+
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
@@ -140,9 +143,6 @@ def network(machines: int) -> Iterator[tuple[Namespace, Namespace]]:
             Path(f"/proc/sys/net/ipv4/conf/all/{name}").write_text(str(value))
         Path("/proc/sys/net/ipv4/conf/default/rp_filter").write_text("0")
         Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-        for name in ("gc_thresh1", "gc_thresh2", "gc_thresh3"):  # a neighbour table for more than 1,024 machines
-            with contextlib.suppress(OSError):
-                Path(f"/proc/sys/net/ipv4/neigh/default/{name}").write_text("16384")
         ip(*(line for number in range(machines) for line in (
             f"link add m{number} link w1 address {mac(number).hex(':')} type macvlan mode private",
             f"link set m{number} up",
@@ -382,6 +382,11 @@ def main() -> int:
     if os.geteuid() or missing:
         what = f"install {', '.join(missing)}" if missing else f"run as root: sudo {sys.executable} {sys.argv[0]}"
         print(f"needs root, for network namespaces: {what}" if not missing else what, file=sys.stderr)
+        return 2
+    room, needed = int(NEIGHBOURS.read_text()), NEIGHBOURS_EACH * arguments.machines
+    if room < needed:
+        print(f"{arguments.machines} machines need room in the kernel's one table of neighbours, which all namespaces "
+              f"share:\n  sudo sysctl -w net.ipv4.neigh.default.gc_thresh3={needed}   (it is {room})", file=sys.stderr)  # fmt: skip
         return 2
     with tempfile.TemporaryDirectory(prefix="bwstorm") as state:
         return storm(arguments, Path(state))
