@@ -385,8 +385,9 @@ def main() -> int:
         return 2
     room, needed = int(NEIGHBOURS.read_text()), NEIGHBOURS_EACH * arguments.machines
     if room < needed:
-        print(f"{arguments.machines} machines need room in the kernel's one table of neighbours, which all namespaces "
-              f"share:\n  sudo sysctl -w net.ipv4.neigh.default.gc_thresh3={needed}   (it is {room})", file=sys.stderr)  # fmt: skip
+        why = f"{arguments.machines} machines need room in the kernel's table of neighbours, one for all namespaces"
+        how = f"sudo sysctl -w net.ipv4.neigh.default.gc_thresh3={needed}   (it is {room})"
+        print(f"{why}:\n  {how}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="bwstorm") as state:
         return storm(arguments, Path(state))
