@@ -103,7 +103,7 @@ class Bench:
     def start_dhcp(self, pools: Sequence[Pool] = (NEAR,)) -> None:
         DHCP_SERVERS[self.dhcp_server].start(self.dhcp, pools, self.directory)
 
-    def serve(self, firmware: str, images: Sequence[str] = ()) -> Server:
+    def serve(self, firmware: str, images: Sequence[str] = (), more: Sequence[str] = ()) -> Server:
         """Start Bootwire with a command line for that firmware. images: kernel and initrds; none: the bench's own."""
         names = images or [str(self.linux.kernel), *map(str, self.initrds)]
         cmdline = f"console={FIRMWARE[firmware].console} {self.token}"
@@ -116,7 +116,7 @@ class Bench:
             "--pcap",
             str(self.directory / "lan.pcap"),
         ]
-        self.server = start_server(self.ours, ["boot", *names, "--cmdline", cmdline, *options], self.directory)
+        self.server = start_server(self.ours, ["boot", *names, "--cmdline", cmdline, *options, *more], self.directory)
         return self.server
 
     def power_on(self, firmware: str, segment: Segment | None = None) -> Machine:

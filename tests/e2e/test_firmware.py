@@ -1,6 +1,6 @@
 """Every kind of firmware from power-on to a kernel that prints its own command line, and what Bootwire tells of it.
 
-Each boots once; every claim is about that one boot.
+Each boots once; every claim is about that one boot (`--dist loadscope` keeps it in one worker).
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ CASES: dict[str, tuple[str, list[tuple[str, str]]]] = {
 }
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CASES], ids=str
-)
+@pytest.fixture(scope="module", params=CASES)
 def booted(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

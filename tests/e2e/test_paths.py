@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from bootwire import facts
 from bootwire.lab.dhcp_servers import start_relay
+from bootwire.serve.packages import fetch_package
 from lab_bench import BOOTWIRE, DHCP_SERVER, FAR, NEAR, RELAY, WEB_SERVER, Bench, type_at_prompt
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +40,7 @@ def test_a_plain_pxe_rom_gets_undionly_once(bench: Bench, record_property: Calla
     record_property("booted", booted.row())
 
 
-def test_a_kernel_from_a_url(bench: Bench) -> None:
+def test_a_kernel_from_a_url(bench: Bench, record_property: Callable[[str, object], None]) -> None:
     with bench:
         web = bench.network.host("web", {bench.lan: f"{WEB_SERVER}/24"})
         root = bench.directory / "web"
@@ -58,10 +60,34 @@ def test_a_kernel_from_a_url(bench: Bench) -> None:
     sizes = {fact.name: fact.octets for fact in booted.delivered}
     assert sizes["kernel"] == bench.linux.kernel.stat().st_size
     assert '"GET /linux HTTP/1.1" 200' in asked
+    booted.beside += ", kernel from a URL"
+    record_property("booted", booted.row())
+
+
+def test_the_loader_of_the_distribution_s_own_package(
+    bench: Bench, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Debian 12's is of 2019: it knows no autoexec.ipxe and gets its script by the second DHCP answer."""
+    package = fetch_package("ipxe", members=lambda path: path.endswith("/snponly.efi"), state=bench.state)
+    given = tmp_path / "loaders"
+    given.mkdir()
+    for path, blob in package.files.items():
+        (given / Path(path).name).write_bytes(blob.read_bytes())
+    with bench:
+        bench.start_dhcp()
+        bench.serve("uefi", more=["--loaders", str(given)])
+        booted = bench.finish(bench.power_on("uefi"))
+    assert booted.token in booted.command_line.split()
+    assert booted.loaders == [("tftp", "x86_64/snponly.efi")]
+    scripts = [fact for fact in booted.facts if isinstance(fact, facts.ScriptServed)]
+    assert package.version in scripts[-1].loader
+    record_property("booted", booted.row())
 
 
 @pytest.mark.parametrize(("relay", "firmware"), [("dhcrelay", "uefi"), ("dnsmasq", "bios")])
-def test_a_client_behind_a_relay(bench: Bench, relay: str, firmware: str) -> None:
+def test_a_client_behind_a_relay(
+    bench: Bench, relay: str, firmware: str, record_property: Callable[[str, object], None]
+) -> None:
     with bench:
         far = bench.network.segment()
         ports = {bench.lan: f"{RELAY}/24", far: f"{FAR.router}/24"}
@@ -76,3 +102,5 @@ def test_a_client_behind_a_relay(bench: Bench, relay: str, firmware: str) -> Non
     asked = [fact.relay for fact in booted.facts if isinstance(fact, facts.Discovered)]
     assert set(asked) == {FAR.router}
     assert {fact.peer.rpartition(".")[0] for fact in booted.delivered} == {"10.77.1"}
+    booted.beside += f", through {relay}"
+    record_property("booted", booted.row())
