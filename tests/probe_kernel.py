@@ -99,6 +99,14 @@ int module_start(void) { scratch[3] = ++kernel_counter; return module_value; }
 """
 
 
+_SET = """
+struct mod_metadata { int version, type; const void *data; const char *name; };
+static const int versions[3];
+#define ABOUT(kind, label) static struct mod_metadata about_##label = { 1, kind, versions, #label }; \\
+    static struct mod_metadata *const in_##label __attribute__((used, section("set_modmetadata_set"))) = &about_##label;
+"""
+
+
 def kernel(directory: Path) -> bytes:
     """Build it with gcc and binutils."""
     (directory / "start.s").write_text(_START)
@@ -110,10 +118,14 @@ def kernel(directory: Path) -> bytes:
     return (directory / "kernel").read_bytes()
 
 
-def module(directory: Path, shared: bool = False) -> bytes:
-    """A kernel module as FreeBSD/amd64 has them (a relocatable file), or as other machines do (a shared object)."""
-    (directory / "module.c").write_text(_MODULE)
-    flags = "-O1 -ffreestanding -fno-stack-protector -fcf-protection=none"
+def module(directory: Path, shared: bool = False, provides: str = "", wants: str = "") -> bytes:
+    """A kernel module as FreeBSD/amd64 has them (a relocatable file), or as other machines do (a shared object).
+
+    provides, wants: words, the modules that its metadata says are in it, and those it depends on.
+    """
+    about = [f"ABOUT(3, {name})\n" for name in provides.split()] + [f"ABOUT(1, {name})\n" for name in wants.split()]
+    (directory / "module.c").write_text(_MODULE + (_SET + "".join(about) if about else ""))
+    flags = "-O1 -ffreestanding -fno-toplevel-reorder -fno-stack-protector -fcf-protection=none"
     kind = "-fpic -shared -nostdlib" if shared else "-c -mcmodel=kernel -fno-pic"
     _run(directory, f"gcc {flags} {kind} -o module.ko module.c")
     return (directory / "module.ko").read_bytes()

@@ -193,6 +193,19 @@ def test_another_kernel_brings_its_own_modules(freebsd_kernel: bytes, module: by
 
 
 @pytest.mark.interop
+def test_what_modules_depend_on_comes_with_them_once(freebsd_kernel: bytes, tmp_path: Path) -> None:
+    tree = {
+        "/boot/kernel/kernel": freebsd_kernel,
+        "/boot/kernel/a.ko": probe_kernel.module(tmp_path, provides="a", wants="kernel b inner c"),
+        "/boot/kernel/b.ko.gz": gzip.compress(probe_kernel.module(tmp_path, provides="b inner", wants="c")),
+        "/boot/kernel/c.ko": probe_kernel.module(tmp_path, provides="c", wants="absent"),
+        "/boot/loader.conf": b'a_load="YES"',
+    }
+    loaded = load_freebsd(reader(tree))
+    assert [one.name for one in loaded.modules] == [f"/boot/kernel/{name}.ko" for name in "abc"]
+    assert [note.partition(",")[0] for note in loaded.notes] == ["/boot/kernel/c.ko needs absent"]
+
+
 @pytest.mark.parametrize(
     ("change", "because"),
     [

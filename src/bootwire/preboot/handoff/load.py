@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from bootwire.assets.kernels import Refusal
-from bootwire.preboot.handoff import freebsd, linux, machine, trampoline, trust
+from bootwire.preboot.handoff import freebsd, kld, linux, machine, trampoline, trust
 from bootwire.preboot.handoff.loader_conf import DEFAULTS, Configuration, Wanted
 from bootwire.preboot.handoff.refusal import HandoffError
 
@@ -243,13 +243,8 @@ def load_freebsd(
         path.insert(0, name.rpartition("/")[0])
     variables |= {"kernelname": name, "module_path": ";".join(dict.fromkeys(path)), **(environment or {})}
     parts = [Part(name, _kernel_text(data), len(data), *_vouch(File(name, data), ()))]
-    modules = []
-    for wanted in configuration.modules():
-        module = _load_module(read, path, wanted)
-        if module is None:
-            configuration.notes.append(f"{wanted.name} was not found, as the loader would say and go on")
-            continue
-        modules.append(module)
+    modules = _load_modules(read, path, configuration, data)
+    for module in modules:
         text = module.kind or "kernel module"
         parts.append(Part(module.name, text, len(module.data), *_vouch(File(module.name, module.data), ())))
     howto = freebsd.howto(f"{variables.get('kernel_options', '')} {flags}", variables)
@@ -425,6 +420,32 @@ def _find(read: Read, path: Sequence[str], names: Sequence[str], suffixes: Seque
                 if found is not None:
                     return found
     return None
+
+
+def _load_modules(read: Read, path: Sequence[str], configuration: Configuration, kernel: bytes) -> list[freebsd.Module]:
+    """What the configuration names, in order, then what those depend on and neither kernel nor they contain."""
+    found: dict[str, freebsd.Module] = {}
+    inside = {"kernel", *kld.about(kernel).provides}
+    needs: list[tuple[str, str]] = []
+
+    def take(wanted: Wanted) -> bool:
+        module = _load_module(read, path, wanted)
+        if module is not None and module.name not in found:
+            found[module.name] = module
+            if not module.kind:
+                about = kld.about(module.data)
+                inside.update(about.provides, [module.name.rpartition("/")[2].removesuffix(".ko")])
+                needs.extend((name, module.name) for name in about.wants)
+        return module is not None
+
+    for wanted in configuration.modules():
+        if not take(wanted):
+            configuration.notes.append(f"{wanted.name} was not found, as the loader would say and go on")
+    for name, by in needs:  # grows while it is gone through
+        if name not in inside and not take(Wanted(name)):
+            configuration.notes.append(f"{by} needs {name}, which is not here: the kernel will not take {by}")
+        inside.add(name)
+    return list(found.values())
 
 
 def _load_module(read: Read, path: Sequence[str], wanted: Wanted) -> freebsd.Module | None:
