@@ -17,6 +17,7 @@ from bootwire.serve.content import Content, Missing, Peer
 from bootwire.serve.loop import Loop
 from bootwire.serve.tftp import DEFAULT_LIMITS, Limits, TftpServer
 from bootwire.wire import tftp as wire
+from namespaces import Namespace
 
 LOOPBACK = "127.0.0.1"
 
@@ -81,12 +82,20 @@ def serving(
     limits: Limits = DEFAULT_LIMITS,
     single_port: bool = False,
     address: str = LOOPBACK,
+    interface: str = "",
+    namespace: Namespace | None = None,
 ) -> Iterator[Rig]:
+    """A server that runs in a thread of its own, or in the one of `namespace`."""
     errors: list[BaseException] = []
     facts: list[Fact] = []
     loop = Loop(errors.append)
-    server = TftpServer(loop, [(address, 0, "")], Shelf(files), facts.append, limits=limits, single_port=single_port)
-    thread = threading.Thread(target=loop.run)
+    listen = [(address, 0, interface)]
+
+    def make() -> TftpServer:
+        return TftpServer(loop, listen, Shelf(files), facts.append, limits=limits, single_port=single_port)
+
+    server = namespace.call(make) if namespace else make()
+    thread = threading.Thread(target=(lambda: namespace.call(loop.run)) if namespace else loop.run)
     thread.start()
     rig = Rig(server, loop, facts, errors)
     try:
