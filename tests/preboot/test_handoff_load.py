@@ -189,7 +189,15 @@ def test_another_kernel_brings_its_own_modules(freebsd_kernel: bytes, module: by
     loaded = load_freebsd(reader(tree), kernel="kernel.old")
     assert loaded.name == "/boot/kernel.old/kernel"
     assert [one.name for one in loaded.modules] == ["/boot/kernel.old/m.ko"]
-    assert loaded.environment["module_path"] == "/boot/kernel.old;kernel.old;/boot/kernel;/boot/modules"
+    assert loaded.environment["module_path"] == "/boot/kernel.old;/boot/kernel;/boot/modules"
+
+
+@pytest.mark.interop
+def test_a_kernel_asked_for_is_not_replaced_by_the_usual_one(freebsd_kernel: bytes) -> None:
+    tree = {"/boot/kernel/kernel": b"not this", "/boot/test/kernel.gz": gzip.compress(freebsd_kernel)}
+    assert load_freebsd(reader(tree), kernel="/boot/test/kernel").name == "/boot/test/kernel"
+    with pytest.raises(HandoffError, match="there is no kernel in /boot/absent;"):
+        load_freebsd(reader(tree), kernel="absent")
 
 
 @pytest.mark.interop

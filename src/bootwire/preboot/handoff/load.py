@@ -230,18 +230,17 @@ def load_freebsd(
     configuration = _configure(read, names)
     variables = configuration.variables
     path = configuration.module_path()
-    if chosen := kernel or variables.get("kernel", ""):
-        path = [f"/boot/{chosen}", chosen, *path] if "/" not in chosen else [chosen, *path]
-    candidates = [*variables.get("bootfile", "").replace(",", ";").split(";"), "kernel"]
-    found = _find(read, path, [name for name in candidates if name], ("",))
-    if found is None and kernel.startswith("/"):
-        found = _try(read, kernel)
+    chosen = kernel or variables.get("kernel", "")
+    folders = [chosen if chosen.startswith("/") else f"/boot/{chosen}"] if chosen else path
+    kernels = [one for one in variables.get("bootfile", "").replace(",", ";").split(";") if one]
+    found = _find(read, folders, [*kernels, "kernel"], ("",))
+    if found is None and chosen.startswith("/"):
+        found = _try(read, chosen)
     if found is None:
-        raise HandoffError(f"there is no kernel in {' or '.join(path)}", "check the address of the tree")
+        raise HandoffError(f"there is no kernel in {' or '.join(folders)}", "check the address of the tree")
     name, data = found
-    if name.rpartition("/")[0] not in path[:1] and "/" in name:
-        path.insert(0, name.rpartition("/")[0])
-    variables |= {"kernelname": name, "module_path": ";".join(dict.fromkeys(path)), **(environment or {})}
+    path = list(dict.fromkeys([name.rpartition("/")[0], *path]))
+    variables |= {"kernelname": name, "module_path": ";".join(path), **(environment or {})}
     parts = [Part(name, _kernel_text(data), len(data), *_vouch(File(name, data), ()))]
     modules = _load_modules(read, path, configuration, data)
     for module in modules:
