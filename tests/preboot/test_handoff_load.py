@@ -64,13 +64,19 @@ def test_save_writes_kernel_merged_initrd_and_command_line(tmp_path: Path) -> No
     assert (tmp_path / "new/cmdline").read_text() == "console=ttyS0\n"
 
 
-def test_save_to_an_impossible_place_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "initrd").mkdir()  # cannot be replaced by a file
-    (tmp_path / "initrd/inside").touch()
+def test_save_to_an_impossible_place_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "initrd").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(HandoffError, match="choose another directory"):
-        linux_loaded().save(tmp_path / "file" / "below")
+    for place in (tmp_path, tmp_path / "file"):
+        with pytest.raises(HandoffError, match="choose another directory"):
+            linux_loaded().save(place)
     assert sorted(os.listdir(tmp_path)) == ["file", "initrd"]
+
+
+def test_save_leaves_no_initrd_of_another_kernel(tmp_path: Path) -> None:
+    linux_loaded().save(tmp_path)
+    load(KERNEL).save(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["cmdline", "kernel"]
 
 
 def test_a_wrong_digest_is_refused() -> None:

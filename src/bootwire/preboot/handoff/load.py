@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -85,9 +86,16 @@ class LoadedLinux:
         return "\n".join([*(part.describe() for part in self.parts), f"command line: {self.command_line or '(none)'}"])
 
     def save(self, directory: Path) -> list[Path]:
-        """Write kernel, initrd (if any) and cmdline (one line of text); the paths. All of it or nothing."""
+        """Write kernel, initrd (if any) and cmdline (one line of text); the paths. An older initrd does not stay.
+
+        Raises HandoffError, and then nothing is written.
+        """
         files = {"kernel": self.kernel.data, "cmdline": self.command_line.encode() + b"\n"}
-        return _save(directory, files | ({"initrd": self.initrd} if self.initrd else {}))
+        if self.initrd:
+            return _save(directory, files | {"initrd": self.initrd})
+        paths = _save(directory, files)
+        (directory / "initrd").unlink(missing_ok=True)
+        return paths
 
     def qemu_command(self, directory: Path, memory: int = 0, extra: Sequence[str] = ()) -> list[str]:
         """The command that starts what `save` wrote to a directory. memory: MiB, 0 for enough."""
@@ -105,7 +113,7 @@ class LoadedLinux:
         return Qemu(self.save, lambda directory: self.qemu_command(directory, memory, extra), options)
 
     def kexec(self, by_segments: bool = False) -> None:
-        """Put it in memory, to be started by `machine.start()` (or by `reboot -k`). Raises HandoffError.
+        """Put it in memory, to be started by `machine.start()` (or by `kexec -e`). Raises HandoffError.
 
         by_segments: through kexec_load(2) on x86_64 and arm64. Without it that way is taken by itself where the
         running kernel lacks kexec_file_load(2), as Debian's for arm64 do.
@@ -156,7 +164,10 @@ class LoadedFreeBsd:
         return "\n".join([*lines, "environment:", *variables, *self.notes])
 
     def save(self, directory: Path) -> list[Path]:
-        """Write `freebsd.elf`, which QEMU and other PVH hypervisors start, and `describe.txt`; the paths."""
+        """Write `freebsd.elf`, which QEMU and other PVH hypervisors start, and `describe.txt`; the paths.
+
+        Raises HandoffError, and then nothing is written.
+        """
         files = {"freebsd.elf": trampoline.pvh_elf(self.image()), "describe.txt": self.describe().encode() + b"\n"}
         return _save(directory, files)
 
@@ -460,6 +471,8 @@ def _save(directory: Path, files: Mapping[str, bytes]) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
+            if (directory / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a directory there")
             handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
             written.append((Path(temporary), directory / name))
             with os.fdopen(handle, "wb") as file:
