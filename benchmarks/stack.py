@@ -3,12 +3,14 @@
 
     sudo benchmarks/stack.py              400 MB each way, 3 repetitions: a minute
     sudo benchmarks/stack.py --exact      also fetch 1 GB from nginx and compare its SHA-256
+    sudo benchmarks/stack.py --bad        instead: both through the same bad cable, with the same seeds
 
 The server (nginx, and a sink in Python) is pinned to CPU 0 in a namespace, the client to CPU 1. "tap" is our stack on a
 TAP device with checksum and segmentation offload, "tap, plain" the same without, "packet" our stack on a packet socket
 on a veth pair, "kernel" the kernel's own TCP on that veth pair, read by the same Python loop. Each repetition runs
 every path once; CPU is the client process's own, which for the kernel's TCP includes what the kernel does for it.
-Needs root, iproute2, nginx and two CPUs.
+The bad cable is preboot.bridge between two TAP devices (kernel to kernel) or between a TAP device and our card; it is
+Python in either case, and neither side has offload there. Needs root, iproute2, nginx and two CPUs.
 """
 
 from __future__ import annotations
@@ -34,6 +36,15 @@ PYTHON = "/usr/bin/python3"  # Debian's: built with optimisation
 TAP, VETH = "10.77.0", "10.78.0"
 SINK = 9
 READ = 1 << 20  # octets a read
+MS = 1_000_000  # nanoseconds
+CABLES: dict[str, tuple[dict[str, float], int]] = {  # faults each way, octets to move
+    "50 ms, 100 Mbit/s": ({"delay": 25 * MS, "bandwidth": 12_500_000}, 8_000_000),
+    "50 ms, 1 % loss": ({"delay": 25 * MS, "loss": 0.01}, 1_000_000),
+    "50 ms, 10 % loss": ({"delay": 25 * MS, "loss": 0.10}, 200_000),
+    "10 ms, 5 % reordered, 2 % twice": (
+        {"delay": 5 * MS, "reorder": 0.05, "jitter": 3 * MS, "duplicate": 0.02}, 4_000_000,
+    ),
+}  # fmt: skip
 PATHS = ("tap", "tap, one thread", "tap, plain", "packet", "kernel")
 
 
@@ -42,12 +53,24 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=400)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--bad", action="store_true")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--cable", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--octets", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--upload", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--hash", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child == "sink":
         return sink()
+    if asked.child in ("bad ours", "bad kernel"):
+        kernel_end = asked.child == "bad kernel"
+        result = through_cable(kernel_end, asked.upload, asked.octets, CABLES[asked.cable][0], asked.seed)
+        print(json.dumps(result))
+        return 0
+    if asked.child == "plain":
+        print(json.dumps(measure(connect_kernel(f"{TAP}.1", asked.upload), asked.upload, asked.octets, False)))
+        return 0
     if asked.child:
         print(json.dumps(client(asked.child, asked.upload, asked.megabytes * 1_000_000, asked.hash)))
         return 0
@@ -55,6 +78,9 @@ def main() -> int:
         root = pathlib.Path(folder)
         root.chmod(0o755)
         with services(server, root, asked.megabytes * 1_000_000, asked.exact):
+            if asked.bad:
+                bad_table(server, asked.repetitions)
+                return 0
             table(server, other, asked)
             if asked.exact:
                 result = run(server, other, "tap", False, 1000, hashed=True)
@@ -95,6 +121,76 @@ def run(server: str, other: str, path: str, upload: bool, megabytes: int, hashed
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     result: dict[str, float] = json.loads(done.stdout)
     return result
+
+
+def bad_table(server: str, repetitions: int) -> None:
+    """Ours and the kernel's TCP in turn through the same faults."""
+    print(
+        f"{'Mbit/s, median (least .. most)':34}{'receiving: ours':>24}{'kernel':>24}{'sending: ours':>24}{'kernel':>24}"
+    )
+    for name, (_, octets) in CABLES.items():
+        cells = []
+        for upload in (False, True):
+            rates: dict[str, list[float]] = {"bad ours": [], "bad kernel": []}
+            for seed in range(1, repetitions + 1):
+                for child in rates:
+                    command = ["ip", "netns", "exec", server, "taskset", "-c", "1", PYTHON, __file__, "--child", child]
+                    command += ["--cable", name, "--seed", str(seed), "--octets", str(octets)] + ["--upload"] * upload
+                    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+                    result = json.loads(done.stdout)
+                    rates[child].append(result["octets"] * 8e-6 / result["seconds"])
+            cells += [f"{statistics.median(r):.2f} ({min(r):.2f} .. {max(r):.2f})" for r in rates.values()]
+        print(f"{name:34}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
+
+
+def through_cable(kernel: bool, upload: bool, octets: int, faults: dict[str, float], seed: int) -> dict[str, object]:
+    """One transfer from this namespace's server, through a bad cable, by our TCP or by a second kernel's."""
+    from bootwire.preboot.bridge import Bridge
+    from bootwire.preboot.impair import Faults
+    from bootwire.preboot.nic import TapNic, cable, random_mac
+    from bootwire.preboot.sockets import create_connection
+    from bootwire.preboot.stack import Stack
+
+    near = TapNic(f"bwn{os.getpid() % 10000}", random_mac(), offload=False)
+    near.open()
+    near.carrier()
+    subprocess.run(["ip", "address", "add", f"{TAP}.1/24", "dev", near.name], check=True)
+    made = Faults(**faults)  # type: ignore[arg-type]
+    if not kernel:
+        ours, far = cable(random_mac(), random_mac(), offload=False)
+        bridge = Bridge(near, far, made, seed).start()
+        with Stack(ours) as stack:
+            stack.add_address(f"{TAP}.9/24")
+            for _ in range(10):  # some are lost
+                with contextlib.suppress(OSError):
+                    stack.ping(f"{TAP}.1")
+                    break
+            result = measure(create_connection(stack, (f"{TAP}.1", SINK if upload else 80), 30), upload, octets, False)
+        bridge.close()
+        return result
+    far_tap = TapNic(f"bwf{os.getpid() % 10000}", random_mac(), offload=False)
+    far_tap.open()
+    name = f"bwstack{os.getpid()}k"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        for command in (
+            f"link set {far_tap.name} netns {name}",
+            f"-n {name} address add {TAP}.9/24 dev {far_tap.name}",
+            f"-n {name} link set {far_tap.name} up",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        bridge = Bridge(near, far_tap, made, seed).start()
+        command_line = ["ip", "netns", "exec", name, PYTHON, __file__, "--child", "plain", "--octets", str(octets)]
+        done = subprocess.run(command_line + ["--upload"] * upload, check=True, capture_output=True, text=True)
+        bridge.close()
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def connect_kernel(host: str, upload: bool) -> socket.socket:
+    return socket.create_connection((host, SINK if upload else 80))
 
 
 @contextlib.contextmanager
@@ -161,8 +257,7 @@ def sink() -> int:
 def client(path: str, upload: bool, octets: int, hashed: bool) -> dict[str, object]:
     """Fetch or send once; what it took."""
     if path == "kernel":
-        connection = socket.create_connection((f"{VETH}.1", SINK if upload else 80))
-        return measure(connection, upload, octets, hashed)
+        return measure(connect_kernel(f"{VETH}.1", upload), upload, octets, hashed)
     from bootwire.engine.tcp import Config
     from bootwire.preboot.nic import Nic, PacketNic, TapNic, random_mac
     from bootwire.preboot.sockets import create_connection
@@ -190,10 +285,10 @@ def measure(connection: object, upload: bool, octets: int, hashed: bool) -> dict
     digest = hashlib.sha256()
     got = 0
     if upload:
-        data = bytes(READ)
+        data = bytes(min(READ, octets))
         while got < octets:
-            s.sendall(data)
-            got += len(data)
+            s.sendall(data[: octets - got])
+            got += min(len(data), octets - got)
         s.shutdown(socket.SHUT_WR)
         assert s.recv(2) == b"ok"
     else:
