@@ -333,6 +333,70 @@ def fetch(card: Card | None, url: str, output: str | None, digest: str) -> int:
         return go(online.transport())
 
 
+@main.command()
+@click.argument("url")
+@card_options
+def ls(card: Card | None, url: str) -> int:
+    """What is in a directory of a web server: size, moment (UTC) and name, one a line."""
+    from bootwire.preboot.console import listed
+    from bootwire.preboot.fetch import Fetcher, Options
+    from bootwire.preboot.httpfs import HttpFs
+    from bootwire.preboot.online import Online
+    from bootwire.preboot.proxies import Proxies
+    from bootwire.preboot.transport import KernelTransport, Transport
+
+    def go(transport: Transport) -> int:
+        with Fetcher(transport, Options(proxies=Proxies.from_environment(os.environ))) as fetcher:
+            for line in listed(HttpFs(fetcher, url).ls()):
+                click.echo(line)
+        return 0
+
+    if card is None:
+        return go(KernelTransport())
+    with Online(card) as online:
+        return go(online.transport())
+
+
+@main.command()
+@click.argument("script", nargs=-1, type=click.Path())
+@click.option("-c", "--command", "commands", multiple=True, metavar="TEXT", help="Do this and leave; repeatable.")
+@card_options
+def console(card: Card | None, script: tuple[str, ...], commands: tuple[str, ...]) -> int:
+    """The loader's prompt: look round a network, fetch, load a kernel and let it run.
+
+    Does what -c and the SCRIPT files say, or what comes on standard input. At a terminal it is a prompt with history
+    and completion; type help there.
+    """
+    from pathlib import Path
+
+    from bootwire.preboot.console import Console
+    from bootwire.preboot.online import Online
+
+    def go(online: Online | None) -> int:
+        shell = Console(
+            online,
+            say=click.echo,
+            write=None if sys.stdout.isatty() else sys.stdout.buffer.write,
+            progress=lambda: _Percentage() if sys.stderr.isatty() else None,
+        )
+        try:
+            if not commands and not script and sys.stdin.isatty():
+                shell.interact()
+                return 0
+            lines = [line for text in commands for line in text.splitlines()]
+            for path in script:
+                lines += Path(path).read_text().splitlines()
+            return 0 if shell.script(lines if commands or script else sys.stdin) else 1
+        finally:
+            sys.stdout.flush()
+            shell.close()
+
+    if card is None:
+        return go(None)
+    with Online(card, threaded=True) as online:
+        return go(online)
+
+
 class _Percentage:
     """Progress of a long transfer on one line of a terminal, at most five times a second."""
 
