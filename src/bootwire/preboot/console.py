@@ -203,9 +203,7 @@ class Console:
 
     def dhcp(self) -> None:
         """dhcp: ask for an address again, and show what was told"""
-        online = self._own("dhcp")
-        online.network = network = online.stack.obtain()
-        online.servers, online.search = network.dns, (network.domain,) if network.domain else ()
+        network = self._own("dhcp").obtain()
         self._say(f"address {network.address}/{network.prefix} from {network.server} for {network.seconds} s")
 
     def arp(self) -> None:

@@ -94,15 +94,20 @@ class Online:
             kinds = [kind for kind, size in ((dns.AAAA, 16), (dns.A, 4)) if size in sizes] or [dns.A]
         return look_up(self.stack, name, self.servers, self.search, kinds)
 
+    def obtain(self) -> Network:
+        """Ask DHCP for an address (again), and take what it tells. OSError with the reason."""
+        self.network = network = self.stack.obtain(self._timeout)
+        self.servers = self._card.dns + network.dns
+        self.search = (network.domain,) if network.domain else ()
+        return network
+
     def _configure(self, card: Card) -> None:
         if card.address:
             self.stack.add_address(card.address)
             if card.gateway:
                 self.stack.add_route("::/0" if ":" in card.gateway else "0.0.0.0/0", card.gateway)
             return
-        self.network = network = self.stack.obtain(self._timeout)
-        self.servers += network.dns
-        self.search = (network.domain,) if network.domain else ()
+        self.obtain()
 
 
 def look_up(

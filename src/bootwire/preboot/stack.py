@@ -153,9 +153,15 @@ class Stack:
         return (time.monotonic_ns() - began) / S
 
     def obtain(self, timeout: float = 20.0, *, vendor_class: str = "", host_name: str = "") -> Network:
-        """Configure by DHCP, and stay so: the lease is renewed as long as the stack runs. OSError with the reason."""
+        """Configure by DHCP, and stay so: the lease is renewed as long as the stack runs. OSError with the reason.
+
+        A lease from an earlier call is given back first.
+        """
         agent = Dhcp(self.host, vendor_class=vendor_class, host_name=host_name)
         with self.acting() as now:
+            for earlier in [one for one in self.agents if isinstance(one, Dhcp)]:
+                earlier.stop(now)
+                self.agents.remove(earlier)
             agent.start(now)
             self.agents.append(agent)
         self.wait(lambda: agent.stage in (Stage.DONE, Stage.FAILED), timeout)
