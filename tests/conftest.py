@@ -1,4 +1,5 @@
-"""What every test gets: properties are judged by their answers, not by how busy the machine is meanwhile.
+"""What every test gets: properties are judged by their answers, not by how busy the machine is meanwhile, and the gate
+tries the same examples every time; `pytest --hypothesis-profile=explore` looks for new ones.
 
 The last lines of a run that booted firmware are rows for docs/reference/firmware.md: what was booted just now.
 """
@@ -6,7 +7,8 @@ The last lines of a run that booted firmware are rows for docs/reference/firmwar
 import pytest
 from hypothesis import settings
 
-settings.register_profile("bootwire", deadline=None)
+settings.register_profile("bootwire", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("bootwire")
 
 ROW = "booted"  # the property (record_property) whose value is a row

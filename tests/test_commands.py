@@ -54,7 +54,10 @@ def test_help_imports_nothing_heavy() -> None:
         (["boot", "no-such-kernel"], "no such file: no-such-kernel"),
         (["boot", "/dev/null"], "/dev/null is not a regular file"),
         (["boot", "README.md"], "README.md: a text file, not a kernel"),
-        (["boot", "http://"], "names no host"),
+        (["boot", "http://"], "http://: not an absolute http or https URL"),
+        (["boot", "http://[::/x"], "not an absolute http or https URL"),
+        (["boot", "http://a:99999/x"], "URL with port 99999"),
+        (["boot", "http://a/two words"], "URL with a character that must be percent-encoded"),
         (["boot", "--http-port", "0", "x"], "0 is not in the range"),
     ],
 )

@@ -21,6 +21,8 @@ from bootwire.assets.catalog import Blob, LocalFile
 from bootwire.assets.loaders import MAX_SIZE, Build, catalog_name, choose, identify
 from bootwire.serve import apt, packages
 from bootwire.serve.deb import PackageError
+from bootwire.wire.reader import WireError
+from bootwire.wire.url import parse_url
 
 WANTED = ("bios", "x86_64", "arm64")
 """Platforms that a server should have a loader for: PCs of both kinds, and 64-bit ARM servers and boards."""
@@ -129,6 +131,10 @@ def fetch(
     if configuration is None:
         configuration = apt.read()
     if mirror:
+        try:
+            parse_url(mirror)
+        except WireError as error:
+            raise PackageError(f"{mirror}: {error.what}") from None
         own = tuple(one for one in configuration.mirrors if one.base == mirror.rstrip("/"))
         configuration = apt.Apt(own or (apt.named(mirror),), configuration.proxies, configuration.direct)
     suites = (*packages.NEWEST, *(suite for one in configuration.mirrors for suite in one.suites))

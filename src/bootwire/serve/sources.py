@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import urllib.parse
 from dataclasses import dataclass
 
 from bootwire.assets.catalog import LocalFile, RemoteFile
+from bootwire.wire.reader import WireError
+from bootwire.wire.url import parse_url
 
 HEAD = 64 * 1024
 """Octets read to recognise a file: an ISO 9660 mark stands at 32,769, everything else within the first few KiB."""
@@ -84,8 +85,10 @@ def _examine_file(given: str) -> Examined:
 async def _examine_url(given: str) -> Examined:
     import aiohttp  # a third of a second that only URLs need
 
-    if not urllib.parse.urlsplit(given).hostname:
-        raise SourceError(f"{given} names no host")
+    try:
+        parse_url(given)
+    except WireError as error:
+        raise SourceError(f"{given}: {error.what}") from None
     limit = aiohttp.ClientTimeout(total=PROBE_SECONDS)
     try:
         async with (

@@ -186,10 +186,13 @@ class Runner:
 
     def fetch_uri(self, uri: str, name: str = "") -> Steps[Image | str]:
         """An image, registered under its --name or the last part of its URI; or why it could not be had."""
-        uri = resolve(self.settings.cwuri, uri)
+        try:
+            uri = resolve(self.settings.cwuri, uri)
+            parts = urllib.parse.urlsplit(uri)
+        except ValueError:  # "http://[::/"
+            return f"Invalid argument: {uri}"
         scheme = uri.partition(":")[0].lower()
         wanted: TftpGet | HttpGet
-        parts = urllib.parse.urlsplit(uri)
         if scheme == "http":
             agent = f"iPXE/{self._firmware.version}"
             wanted = HttpGet(

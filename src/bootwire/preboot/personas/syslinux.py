@@ -132,14 +132,20 @@ def get_file(
     machine: Machine, directory: str, name: str, block: bytes, waits: tuple[Ns, ...], *, http: bool = False
 ) -> Steps[Fetched | NotFetched]:
     """A file by its name relative to a directory, an absolute path on the same server, "host::path", or a URL."""
-    url = urllib.parse.urljoin(directory.replace("tftp://", "http://", 1), name)
+    try:
+        url = urllib.parse.urljoin(directory.replace("tftp://", "http://", 1), name)
+    except ValueError:  # "//[::"
+        return NotFetched("broken", text="no URL")
     scheme = "tftp" if directory.startswith("tftp://") else "http"
     if name.startswith(("http://", "tftp://")):
         scheme, url = name[:4], "http" + name[4:]
     elif "::" in name:
         host, _, path = name.partition("::")
         scheme, url = "tftp", f"http://{host}/{path.lstrip('/')}"
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # "http://[::/"
+        return NotFetched("broken", text="no URL")
     if scheme == "http":
         if not http:
             return NotFetched("broken", text="this loader has no HTTP")

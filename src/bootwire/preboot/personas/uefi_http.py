@@ -109,7 +109,10 @@ def kind(message: Message) -> str:
     dns = "Dns" if message.option(dhcp4.DNS) else ""
     if not (message.option(dhcp4.VENDOR_CLASS) or b"").startswith(b"HTTPClien"):
         return "" if proxied else f"Dhcp{dns or 'Only'}"
-    parts = urllib.parse.urlsplit(message.boot_file.decode("latin-1"))
+    try:
+        parts = urllib.parse.urlsplit(message.boot_file.decode("latin-1"))
+    except ValueError:  # "http://[::/"
+        return ""
     if not parts.scheme or not parts.netloc:
         return ""
     host = "IpUri" if _literal(parts.hostname or "") else "NameUri"
