@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """TFTP beside dnsmasq, tftpd-hpa and atftpd: throughput, tail, client time-outs, CPU and memory, all in one run.
 
-    sudo benchmarks/tftp.py            quick: two minutes
-    sudo benchmarks/tftp.py --full     every window and number of clients, more repetitions: a quarter of an hour
+    sudo benchmarks/tftp.py            quick: three minutes
+    sudo benchmarks/tftp.py --full     every window and number of clients, more repetitions: twenty minutes
     sudo benchmarks/tftp.py --only w16x200 --peers dnsmasq
 
 Server on CPU 0, client on CPU 1, in a network namespace of their own, one server at a time on 127.0.0.1:69. All serve
@@ -72,7 +72,7 @@ QUICK = ("w1x20", "w1x200", "w1x1000", "w16x20", "w16x200", "w16x1000")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="all cells, 7 repetitions instead of 3")
+    parser.add_argument("--full", action="store_true", help="all cells, 7 repetitions instead of 5")
     parser.add_argument("--reps", type=int, help="repetitions")
     parser.add_argument("--only", action="append", help="a cell, as in w16x200 (repeatable)")
     parser.add_argument("--peers", action="append", help="a peer (repeatable); none: --peers ''")
@@ -149,7 +149,7 @@ def command(name: str, binary: str, files: str) -> list[str]:
 
 def measure(options: argparse.Namespace, peers: dict[str, str]) -> int:
     works = [w for w in WORKS if w.name in (options.only or ([x.name for x in WORKS] if options.full else QUICK))]
-    reps = options.reps or (7 if options.full else 3)
+    reps = options.reps or (7 if options.full else 5)
     results: list[dict] = []
     with tempfile.TemporaryDirectory() as files:
         os.chmod(files, 0o755)
