@@ -265,15 +265,14 @@ def _explained(run: Callable[[], int]) -> int:
 @click.option("--size", default=56, show_default=True, type=click.IntRange(0, 60_000), help="Octets of data in each.")
 @card_options
 def ping(card: Card | None, host: str, count: int, size: int) -> int:
-    """Ask a host whether it is there, from a network card of our own."""
-    from bootwire.app import StartError
+    """Ask a host whether it is there, from this machine or from a network card of our own."""
     from bootwire.preboot.online import Online
-    from bootwire.preboot.ping import run
+    from bootwire.preboot.ping import KernelCard, OurCard, run
 
     if card is None:
-        raise StartError("which network card?\n  try  --nic eth0", 2)
+        return run(KernelCard(), host, count, size, click.echo)
     with Online(card) as online:
-        return run(online, host, count, size, click.echo)
+        return run(OurCard(online), host, count, size, click.echo)
 
 
 @main.command()

@@ -243,7 +243,8 @@ class Console:
 
     def ping(self, host: str, count: str = "4") -> None:
         """ping HOST [COUNT]: ask whether it is there"""
-        if ping.run(self._own("ping"), host, int(count), 56, self._say):
+        asker = ping.KernelCard() if self._online is None else ping.OurCard(self._online)
+        if ping.run(asker, host, int(count), 56, self._say):
             raise Wrong("no answer")
 
     def resolve(self, name: str) -> None:
