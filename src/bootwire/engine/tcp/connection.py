@@ -4,9 +4,10 @@ Longer than other modules because the state machine is one thing: segment arriva
 read and write the same dozen numbers. What could be taken out has been: `send` (what is in flight), `receive` (what
 has arrived), `congestion` (how much may be in flight), `sequence` (numbers without wrap).
 
-Kept to: RFC 9293 with RFC 5961 (blind attacks), 6298 (timer), 5681 and 6582 (Reno, for peers without SACK), 2018, 2883
-and 6675 (SACK), 8985 (RACK and tail loss probe), 7323 (scale, timestamps, PAWS), 1122 section 4.2.3.4 (silly windows,
-Nagle, delayed acknowledgement). Not here: urgent data (read as ordinary octets), ECN, fast open, MPTCP.
+Kept to: RFC 9293 with RFC 5961 (blind attacks), 6298 (timer), 9438 (CUBIC), 5681 and 6582 (recovery with peers that
+have no SACK), 2018, 2883 and 6675 (SACK), 8985 (RACK and tail loss probe), 7323 (scale, timestamps, PAWS), 1122 section
+4.2.3.4 (silly windows, Nagle, delayed acknowledgement). Not here: urgent data (read as ordinary octets), ECN, fast
+open, MPTCP.
 
 A window probe carries no octet of data but the number before the first unacknowledged one, as Linux does; RFC 9293
 section 3.8.6.1 would send one octet.
@@ -19,7 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from bootwire.engine import MS, Ns, S
-from bootwire.engine.tcp.congestion import INITIAL_RTO, MAX_RTO, MIN_RTO, Reno, RoundTrip
+from bootwire.engine.tcp.congestion import INITIAL_RTO, MAX_RTO, MIN_RTO, Cubic, RoundTrip
 from bootwire.engine.tcp.receive import Inbox
 from bootwire.engine.tcp.send import DUPLICATES, Outbox, Piece, Scoreboard
 from bootwire.engine.tcp.sequence import MASK, unwrap
@@ -139,7 +140,7 @@ class Connection:
         self._fin: int | None = None  # the number of our FIN, once sent
         self._closing = False  # the user has closed: FIN goes after the data
         self._mss = DEFAULT_MSS
-        self._reno = Reno(self._mss)
+        self._control = Cubic(self._mss)
         self._rtt = RoundTrip(config.initial_rto, config.min_rto)
         self._limited = False  # the congestion window was what stopped the last transmit
         self._duplicates = 0  # acknowledgements in a row that say nothing new; for peers without SACK
@@ -376,7 +377,7 @@ class Connection:
         if not 48 <= mss < self._mss:  # 88 octets of header at least, RFC 791's 68 for IPv4
             return
         self._mss = mss
-        self._reno.resize(mss)
+        self._control.resize(mss)
         self._board.give_up_all()  # what was in flight was too big, too
 
     def supersedes(self, segment: Segment) -> bool:
@@ -435,7 +436,7 @@ class Connection:
             self._recent, self._recent_at = options.timestamps[0], now
         mss = min(options.mss or DEFAULT_MSS, config.mtu_payload - 20)
         self._mss = max(mss - (_TIMESTAMP_SIZE if self._timestamps else 0), 48)
-        self._reno = Reno(self._mss)
+        self._control = Cubic(self._mss)
         self._advertised = self._inbox.next + min(config.receive_buffer, 0xFFFF)
 
     def _establish(self, segment: Segment, seq: int, ack: int, now: Ns) -> None:
@@ -519,7 +520,7 @@ class Connection:
 
     def _advance(self, ack: int, segment: Segment, now: Ns) -> None:
         """`ack` is news: everything below has arrived."""
-        board, reno = self._board, self._reno
+        board, control = self._board, self._control
         flight = self._nxt - self._una
         octets = ack - self._una
         self._una = ack
@@ -529,22 +530,22 @@ class Connection:
         self._outbox.drop(min(ack, self._outbox.end))
         self._progress = now
         self._rtt.backoff = 0
-        if self._limited or flight * 2 >= reno.window:  # RFC 7661: an idle window proves nothing
-            reno.acknowledged(octets)
-        if reno.recover is not None and not self._sack:
+        if self._limited or flight * 2 >= control.window:  # RFC 7661: an idle window proves nothing
+            control.acknowledged(octets, now, self._rtt.smoothed)
+        if control.recover is not None and not self._sack:
             self._duplicates = max(0, self._duplicates - octets // self._mss)
-            if ack < reno.recover and board.head is not None and board.head.sent_at < now:
+            if ack < control.recover and board.head is not None and board.head.sent_at < now:
                 board.give_up(board.head)  # partial acknowledgement: RFC 6582 section 3.2 step 3
         else:
             self._duplicates = 0
-        if reno.reached(ack):
+        if control.reached(ack):
             self._be_patient()
-        if reno.recover is None and not self._sack:
+        if control.recover is None and not self._sack:
             self._duplicates = 0
         if self._tlp_end is not None and ack > self._tlp_end:
             # the probe repaired a loss that nothing else told of (RFC 8985 section 7.4.2)
             self._tlp_end = None
-            reno.lost(flight, self._nxt)
+            control.lost(flight, self._nxt)
         self._learn(news, segment, now)
         if self._sack:
             self._look_for_loss(now)
@@ -571,7 +572,7 @@ class Connection:
         if sample is not None:
             self._rtt.sample(sample)
         if self._is_duplicate(segment):
-            self._reno.came_twice()
+            self._control.came_twice()
             if self._una >= self._reorder_round:
                 self._be_patient()
 
@@ -597,19 +598,19 @@ class Connection:
         """RACK: mark what is late, and slow down for it once a round trip."""
         board = self._board
         window = self._rtt.least // 4 * self._reorder_factor
-        if not board.reordered and (self._reno.recover is not None or board.sacked >= DUPLICATES * self._mss):
+        if not board.reordered and (self._control.recover is not None or board.sacked >= DUPLICATES * self._mss):
             window = 0
         flight = self._nxt - self._una
         self._reorder_at = board.find_lost(now, min(window, self._rtt.smoothed)) if board else None
         if board.has_lost:
-            self._reno.lost(flight, self._nxt)
+            self._control.lost(flight, self._nxt)
 
     def _duplicate_ack(self, now: Ns) -> None:
         """A peer without SACK repeats itself (RFC 5681 section 3.2)."""
         self._duplicates += 1
         head = self._board.head
-        if self._duplicates == DUPLICATES and self._reno.recover is None and head is not None:
-            self._reno.lost(self._nxt - self._una, self._nxt)
+        if self._duplicates == DUPLICATES and self._control.recover is None and head is not None:
+            self._control.lost(self._nxt - self._una, self._nxt)
             self._board.give_up(head)
 
     def _receive_text(self, data: bytes, seq: int, now: Ns) -> None:
@@ -679,7 +680,7 @@ class Connection:
             self._end(Failure.TIMED_OUT)
             return
         again = self._rtt.backoff > 0
-        self._reno.timed_out(self._nxt - self._una, self._nxt, again)
+        self._control.timed_out(self._nxt - self._una, self._nxt, again)
         self._rtt.backoff += 1
         self._board.give_up_all()
         self._duplicates = 0
@@ -774,7 +775,7 @@ class Connection:
         while (piece := board.next_lost()) is not None:
             size = piece.end - piece.start
             limit = max(self._mss, self.config.burst // self._mss * self._mss)
-            space = self._reno.window - self._pipe()
+            space = self._control.window - self._pipe()
             if not self._probing and space < min(size, self._mss) and board.pipe > 0:
                 return
             self._probing = False
@@ -782,15 +783,15 @@ class Connection:
                 limit = min(limit, max(self._mss, space // self._mss * self._mss))
             board.resend(piece, now, limit)
             self.retransmitted += piece.end - piece.start
-            self._reno.doubtful += 1
+            self._control.doubtful += 1
             out.append(self._data(piece.start, piece.end, now))
             self._last_sent = now
 
     def _send_new(self, out: list[Segment], now: Ns) -> None:
         """What has not been sent yet, as far as both windows, Nagle and the silly window rule allow."""
-        config, board, reno, mss, outbox = self.config, self._board, self._reno, self._mss, self._outbox
+        config, board, control, mss, outbox = self.config, self._board, self._control, self._mss, self._outbox
         if not board and now - self._last_sent > self._rtt.timeout:
-            reno.idle()
+            control.idle()
         self._limited = False
         burst = max(mss, config.burst // mss * mss)
         while True:
@@ -801,7 +802,7 @@ class Connection:
                     self._emit(out, self._nxt, self._nxt + 1, now)
                 return
             usable = self._una + self._window - self._nxt
-            room = reno.window - self._pipe()
+            room = control.window - self._pipe()
             whole = room // mss * mss if room >= mss else (0 if board.pipe else mss)
             size = min(waiting, usable, burst)
             if size <= 0:
@@ -878,7 +879,7 @@ class Connection:
                 self._rto_at = now + self._rtt.timeout
             if (
                 self._sack and self._probe_at is None and self._tlp_end is None and self._rtt.smoothed
-                and self._reno.recover is None and self.established and not self._board.sacked
+                and self._control.recover is None and self.established and not self._board.sacked
             ):  # fmt: skip
                 wait = 2 * self._rtt.smoothed + 2 * MS  # RFC 8985 section 7.2
                 if self._board.pipe < 2 * self._mss:
