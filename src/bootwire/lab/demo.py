@@ -129,8 +129,8 @@ def _boot_together(
             ours, [*arguments, "-i", "eth0", "--state-dir", str(state), "--no-fetch"], directory, _tell
         )
         machines = []
-        for number, firmware in enumerate(chosen, start=1):
-            mac = f"52:54:00:77:00:{number:02x}"
+        for firmware in chosen:
+            mac = f"52:54:00:77:00:{KINDS.index(firmware.name) + 1:02x}"
             _say(f"Machine   {mac}  {firmware.title}")
             machines.append(power_on(firmware, lan, mac, directory / firmware.name))
         _say("\n" + prose.HEADER)

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootwire.lab.network import LabError, Segment, find_program
+from bootwire.lab.network import LabError, Segment, find_program, stop
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f]")  # ECMA-48 sequences
 
@@ -195,6 +195,11 @@ class Machine:
             return False
         self._reader.join(timeout)
         return True
+
+    def end(self) -> None:
+        """Cut its power."""
+        stop([self._process])
+        self._reader.join()
 
     def tail(self, count: int = 12) -> str:
         """The last lines that are not empty."""
