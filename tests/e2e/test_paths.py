@@ -37,6 +37,7 @@ def test_a_plain_pxe_rom_gets_undionly_once(bench: Bench, record_property: Calla
     clients = [fact.client for fact in booted.facts if isinstance(fact, facts.Discovered)]
     assert clients[0] == "BIOS"
     assert clients[-1].startswith("iPXE")
+    booted.beside += ", asking as a plain PXE ROM"
     record_property("booted", booted.row())
 
 
