@@ -73,6 +73,7 @@ class Settings:
     state_dir: str | None = None
     loaders: str | None = None
     fetch: bool = True
+    tftp_single_port: bool = False
     pcap: str | None = None
     json: bool = False
     verbose: int = 0
@@ -238,6 +239,7 @@ class _Server:
                 lambda name, peer: self._answers.tftp(name, peer),
                 self._record,
                 limits=self._tftp_limits,
+                single_port=self._settings.tftp_single_port,
             )
             self._dhcp = DhcpEdge(self._boot_server, chosen, self._record)
             self._dhcp.open(control)

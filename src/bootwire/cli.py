@@ -68,6 +68,10 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
             "--no-fetch", is_flag=True, envvar="BOOTWIRE_NO_FETCH",
             help="Do not fetch missing boot loader files from the package mirror.",
         ),
+        click.option(
+            "--tftp-single-port", is_flag=True, envvar="BOOTWIRE_TFTP_SINGLE_PORT",
+            help="TFTP transfers leave from port 69 itself, for NAT and containers.",
+        ),
         click.option("--pcap", envvar="BOOTWIRE_PCAP", metavar="FILE", help="Record what the server sees and sends."),
         click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="Facts as JSON lines on stdout."),
         click.option("-v", "--verbose", count=True, envvar="BOOTWIRE_VERBOSE", help="Every fact, not only milestones."),
@@ -83,6 +87,7 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
         state_dir: str | None,
         loaders: str | None,
         no_fetch: bool,
+        tftp_single_port: bool,
         pcap: str | None,
         as_json: bool,
         verbose: int,
@@ -91,7 +96,17 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
         from bootwire.app import Settings
 
         settings = Settings(
-            interfaces, http_port, mode, files, state_dir, loaders, not no_fetch, pcap, as_json, verbose
+            interfaces,
+            http_port,
+            mode,
+            files,
+            state_dir,
+            loaders,
+            not no_fetch,
+            tftp_single_port,
+            pcap,
+            as_json,
+            verbose,
         )
         finish(lambda: command(settings, **rest))
 
