@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+import firmware_story
 from bootwire.assets import scripts
 from bootwire.boot_server import BootServer, Datagram, Send, Settings, split_machine
 from bootwire.engine import MS, Ns, S
@@ -66,6 +67,7 @@ class _Station:
     outcome: Outcome | None = None
     screen: list[str] = field(default_factory=list)
     fetched: list[str] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)  # all that it sent, as firmware_story puts it
 
 
 Reply = tuple[tuple[str, int], tuple[str, int], bytes]  # source, destination, payload
@@ -86,10 +88,17 @@ class Lan:
         self._count = itertools.count()
 
     def boot(
-        self, persona: Callable[..., Persona], *, mac: bytes = MAC, ipxe: str = "2.0.0", seed: int = 1, **build: object
+        self,
+        persona: Callable[..., Persona],
+        *,
+        mac: bytes = MAC,
+        uuid: bytes = bytes(range(16)),
+        ipxe: str = "2.0.0",
+        seed: int = 1,
+        **build: object,
     ) -> _Station:
         """Power a machine on, and run until it has ended."""
-        machine = Machine(mac, bytes(range(16)), random.Random(seed), ipxe=ipxe)
+        machine = Machine(mac, uuid, random.Random(seed), ipxe=ipxe)
         station = _Station(machine, persona(machine, **build))
         self._stations.append(station)
         self._at(self.now, lambda: self._step(station, None, first=True))
@@ -153,9 +162,10 @@ class Lan:
         source = (send.source, send.port)
         seen = Seen(self.now, station.machine.mac_text, source, (send.to, send.to_port), send.data)
         self.wire.append(seen)
+        station.story.append(firmware_story.dhcp_line(seen.message, send.port, send.to_port))
         for server in self._servers:
             for reply in server(seen):
-                self._at(self.now + LATENCY, lambda reply=reply: self._deliver(reply))
+                self._at(self.now + getattr(server, "delay", LATENCY), lambda reply=reply: self._deliver(reply))
 
     def _deliver(self, reply: Reply) -> None:
         source, to, data = reply
@@ -178,6 +188,8 @@ class Lan:
         peer = station.machine.address
         if isinstance(wanted, steps.HttpGet):
             station.fetched.append(f"{wanted.method} {wanted.url}")
+            target = urllib.parse.urlsplit(wanted.url).path
+            station.story.append(firmware_story.http_line(wanted.method, target, wanted.headers))
             body = self.http(wanted.url, peer)
             if isinstance(body, int):
                 return steps.Fetched(0, status=body)
@@ -187,8 +199,11 @@ class Lan:
             f"TFTP {wanted.name.decode('latin-1')}" + (" (size)" if wanted.probe is not None else "")
         )
         found = self.tftp(wanted.name, peer)
+        station.story.append(firmware_story.tftp_line(wanted.name, wanted.options))
         if found is None:
             return steps.NotFetched("error", 1, "File not found")
+        if wanted.probe is not None:
+            station.story.append(f"ERROR {wanted.probe}")
         if len(found) > wanted.limit:
             return steps.NotFetched("too big")
         return steps.Fetched(len(found)) if wanted.probe is not None else _fetched(found, len(found))
@@ -290,6 +305,8 @@ class Bootwire:
         if rest in self.loaders:
             self.served.append(rest)
             return self.loaders[rest]
+        if rest.endswith("autoexec.ipxe"):
+            return scripts.autoexec(f"http://{OURS}", machine)
         if rest == "started":
             return b"#\n"
         if rest == "kernel":

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from bootwire.engine import S
-from bootwire.engine import dhcp_client as dhcp
 from bootwire.preboot.personas import ipxe
-from bootwire.preboot.personas.ipxe_script import Settings
-from bootwire.preboot.personas.steps import Booted, Machine, Started, Stopped
+from bootwire.preboot.personas.steps import Booted, Started, Stopped
 from bootwire.wire import dhcp4
-from dhcp_samples import vector
 from persona_lan import OURS, ROUTER, DhcpServer, Lan, bzimage, pe, seconds
 
 PXE = (60, b"PXEClient")
@@ -50,14 +46,6 @@ def lan(*servers, files: dict[str, bytes] | None = None) -> Lan:
 
 
 # --- DHCP -------------------------------------------------------------------------------------------------------
-
-
-def test_its_discover_is_what_the_rom_of_a_qemu_card_sends():
-    seen = dhcp4.parse(vector("ipxe-bios-discover"))
-    machine = Machine(seen.chaddr[:6], (seen.option(97) or b"")[1:], random.Random(1))
-    build = replace(ipxe.build("pcbios", 0, "1.21.1+"), modern=False)
-    carried = ipxe.options(machine, build, Settings(machine, build), dhcp.Ask(dhcp4.DISCOVER, 0, 0))
-    assert carried == seen.options
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a message is being built for. secs counts sends: the how-manieth of its kind this is, from 0.
+    """What a message is being built for.
 
+    count   how many of its kind came before it; sent: how many of any kind in this exchange
     heard: what has come so far, for firmware that tells (iPXE does, in the secs field).
     """
 
@@ -63,6 +64,7 @@ class Ask:
     server: str = ""
     address: str = ""
     heard: tuple[Heard, ...] = ()
+    sent: int = 0
 
 
 Choose = Callable[[Sequence[Heard], Ns], Choice | None]
@@ -176,6 +178,7 @@ class _Requesting:
     sent: int
     choice: Choice
     heard: tuple[Heard, ...]
+    discovers: int
 
 
 @dataclass(slots=True)
@@ -293,7 +296,9 @@ class Client:
     def _take(self, state: _Selecting, choice: Choice, now: Ns) -> list[Effect]:
         if choice.offer.message.type == dhcp4.BOOTP:  # the address is ours without asking (RFC 1534 section 2)
             return self._bind(choice, choice.offer, now)
-        self._state = request = _Requesting(now, now + self._rules.request[0], 1, choice, tuple(state.heard))
+        self._state = request = _Requesting(
+            now, now + self._rules.request[0], 1, choice, tuple(state.heard), state.sent
+        )
         return [self._request(request, now)]
 
     # --- requesting ---------------------------------------------------------------------------------------------
@@ -363,14 +368,15 @@ class Client:
     # --- messages -----------------------------------------------------------------------------------------------
 
     def _discover(self, state: _Selecting, now: Ns) -> Send:
-        ask = Ask(dhcp4.DISCOVER, state.sent - 1, now - state.since, heard=tuple(state.heard))
+        number = state.sent - 1
+        ask = Ask(dhcp4.DISCOVER, number, now - state.since, heard=tuple(state.heard), sent=number)
         return Send(self._message(ask), EVERYONE, dhcp4.SERVER_PORT)
 
     def _request(self, state: _Requesting, now: Ns) -> Send:
         offer = state.choice.offer
-        ask = Ask(
-            dhcp4.REQUEST_LEASE, state.sent - 1, now - state.since, offer.server, offer.message.yiaddr, state.heard
-        )
+        number, before = state.sent - 1, state.discovers + state.sent - 1
+        address = offer.message.yiaddr
+        ask = Ask(dhcp4.REQUEST_LEASE, number, now - state.since, offer.server, address, state.heard, before)
         return Send(self._message(ask), EVERYONE, dhcp4.SERVER_PORT)
 
     def _message(self, ask: Ask, ciaddr: str = ANY) -> Message:

@@ -38,7 +38,9 @@ def _run(machine: Machine, platform: str, arch: int, program: Image, cached: pxe
         yield from show(f"({outcome.program.url} starts)")
         match family:
             case "ipxe":
-                outcome = yield from ipxe.start(machine, ipxe.build(platform, arch, machine.ipxe), cached)
+                drivers = outcome.program.url.rsplit("/", 1)[-1].startswith("ipxe")
+                firmware = ipxe.build(platform, arch, machine.ipxe, srp=drivers)
+                outcome = yield from ipxe.start(machine, firmware, cached)
             case "pxelinux" | "lpxelinux" if platform == "pcbios":
                 outcome = yield from syslinux.start(machine, cached, http=family == "lpxelinux")
             case "grub" if platform == "efi":

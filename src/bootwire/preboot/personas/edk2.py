@@ -110,7 +110,8 @@ def options(machine: Machine, build: Build, ask: dhcp.Ask) -> Options:
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
         *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
         *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
-        (dhcp4.MAX_SIZE, LARGEST.to_bytes(2, "big")),
+        # Dhcp4Dxe says 0xff00; PxeBcDhcp4CallBack replaces that, but is not asked before a REQUEST.
+        (dhcp4.MAX_SIZE, b"\xff\0" if ask.kind == dhcp4.REQUEST_LEASE else LARGEST.to_bytes(2, "big")),
         (dhcp4.REQUEST_LIST, REQUESTED),
         (dhcp4.MACHINE_ID, b"\0" + (machine.uuid or bytes(16))),
         (dhcp4.NIC_INTERFACE, bytes(build.undi)),
@@ -217,8 +218,9 @@ def _binl(machine: Machine, build: Build, offer: dhcp.Heard) -> Steps[dhcp.Heard
 
 
 def _asked(machine: Machine, build: Build) -> Options:
-    """53, 57, 55, 97, 94, 93, 60: neither an address nor a server."""
-    return options(machine, build, dhcp.Ask(dhcp4.REQUEST_LEASE, 0, 0))
+    """What a DISCOVER carries, by ascending code: neither an address nor a server."""
+    carried = dict(options(machine, build, dhcp.Ask(dhcp4.DISCOVER, 0, 0)))
+    return tuple(sorted((carried | {dhcp4.MESSAGE_TYPE: bytes((dhcp4.REQUEST_LEASE,))}).items()))
 
 
 def _menu(machine: Machine, build: Build, offer: dhcp.Heard) -> Steps[dhcp.Heard | Stopped]:

@@ -20,6 +20,7 @@ from bootwire.preboot.personas.steps import (
     Persona,
     Steps,
     Stopped,
+    configure,
     doubling,
     inquire,
     lease,
@@ -66,17 +67,27 @@ class Build:
 
 _BUILDARCHS = {0: "i386", 6: "i386", 7: "x86_64", 9: "x86_64", 10: "arm32", 11: "arm64", 25: "riscv32", 27: "riscv64",
                39: "loong64"}  # fmt: skip
-_BIOS = (0x17, 0x22, 0x13, 0x11, 0x27, 0x19, 0x29, 0x10, 0x21, 0x15, 0x18, 0x12)  # in the order of the linker
-_EFI = (0x17, 0x13, 0x14, 0x11, 0x27, 0x15, 0x24, 0x12)
+_FEATURES = {  # in the order of the linker, as Debian's builds of 2019 and of 2.0.0 send them
+    ("pcbios", False): (0x17, 0x22, 0x13, 0x11, 0x27, 0x19, 0x29, 0x10, 0x21, 0x15, 0x18, 0x12),
+    ("pcbios", True): (0x17, 0x27, 0x22, 0x13, 0x14, 0x11, 0x19, 0x29, 0x10, 0x21, 0x15, 0x26, 0x18, 0x12),
+    ("efi", False): (0x17, 0x24, 0x13, 0x11, 0x27, 0x29, 0x15, 0x12),
+    ("efi", True): (0x26, 0x17, 0x27, 0x24, 0x13, 0x14, 0x11, 0x29, 0x15, 0x12),
+}
+SRP = 0x1B
+PXE_EXTENSIONS = 0x10  # the one feature whose version is 2
 
 
-def build(platform: str, arch: int, version: str, *, features: tuple[int, ...] | None = None) -> Build:
+def build(
+    platform: str, arch: int, version: str, *, features: tuple[int, ...] | None = None, srp: bool = False
+) -> Build:
     """The build of `version` for a platform: "1.0.0+git-20190125.36a4c85" is Debian 12's, "2.0.0" the newest.
 
-    features: of option 175, None for what such a build has.
+    features: of option 175, None for what such a build has; srp: one with drivers of its own, which has SRP, too.
     """
-    own = _BIOS if platform == "pcbios" else _EFI
     modern = not version.startswith("1.0.0")
+    own = _FEATURES["efi" if platform == "efi" else "pcbios", modern]
+    if srp:
+        own = (*own[:-2], SRP, *own[-2:])
     buildarch = _BUILDARCHS.get(arch, "x86_64")
     return Build(platform, arch, buildarch, version, modern, own if features is None else features)
 
@@ -92,23 +103,32 @@ def start(machine: Machine, firmware: Build, cached: pxe.Cached) -> Persona:
     EFI builds since 2021 first look for autoexec.ipxe beside themselves, then at the root of the same server
     (efi_autoexec.c); a script that ends well leaves nothing more to do.
     """
+    if firmware.platform == "efi" and not firmware.modern:
+        yield from configure(machine, dhcp.ANY)  # it cannot read what the firmware's PXE has cached
     if firmware.platform == "efi" and firmware.modern:
         directory = cached.directory.rsplit("/", 1)[0] + "/"
         root = "/".join(cached.directory.split("/", 3)[:3]) + "/"
         for where in dict.fromkeys((directory, root)):
             runner = _runner(machine, firmware, where)
-            runner.settings.remember("cached", cached.ack)
-            if cached.proxy is not None and cached.proxy is not cached.ack:
-                runner.settings.remember("proxydhcp", cached.proxy)
+            _recall(runner.settings, firmware, cached)
             got = yield from runner.fetch_uri(where + "autoexec.ipxe")
             if not isinstance(got, str):
                 return _ended((yield from runner.execute(got)))
-    return (yield from _autoboot(machine, firmware))
+    return (yield from _autoboot(machine, firmware, cached))
 
 
-def _autoboot(machine: Machine, firmware: Build) -> Steps[Outcome]:
+def _recall(settings: ipxe_script.Settings, firmware: Build, cached: pxe.Cached) -> None:
+    """What PXE firmware has cached (core/cachedhcp.c): its ACK, and since 2.0 the proxy's or boot server's answer."""
+    settings.remember("cached", cached.ack)
+    if firmware.modern and cached.proxy is not None and pxe.is_pxe(cached.proxy):
+        settings.remember("proxydhcp", cached.proxy)
+
+
+def _autoboot(machine: Machine, firmware: Build, cached: pxe.Cached | None = None) -> Steps[Outcome]:
     """autoboot(): DHCP on the one network device, then the boot file (netboot())."""
     runner = _runner(machine, firmware, "")
+    if cached is not None and (firmware.platform == "pcbios" or firmware.modern):
+        _recall(runner.settings, firmware, cached)
     configured = yield from runner.dhcp()
     if not configured:
         yield from show("No more network devices")
@@ -165,20 +185,20 @@ def options(machine: Machine, firmware: Build, settings: ipxe_script.Settings, a
     undi = b"\1\2\1" if firmware.platform == "pcbios" else b"\1\3\x0a"
     release = bytes(int(number) for number in firmware.version.split("+")[0].split("-")[0].split(".")[:3])
     bus = b"\1\x1a\xf4\x10\0"  # PCI, a virtio network card
-    features = b"".join(bytes((code, 1, 1)) for code in firmware.features)
+    features = b"".join(bytes((code, 1, 1 + (code == PXE_EXTENSIONS))) for code in firmware.features)
     return (
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
         (dhcp4.MAX_SIZE, b"\x05\xc0"),
         (dhcp4.ARCHITECTURE, firmware.arch.to_bytes(2, "big")),
         (dhcp4.NIC_INTERFACE, undi),
-        (dhcp4.VENDOR_CLASS, firmware.vendor_class),
+        (dhcp4.VENDOR_CLASS, settings.vendor_class() or firmware.vendor_class),
         (dhcp4.USER_CLASS, user_class),
         (dhcp4.REQUEST_LIST, REQUESTED if firmware.modern else REQUESTED_2019),
         (dhcp4.ETHERBOOT, b"\xb1\5" + bus + b"\xeb\3" + release + features),
         (dhcp4.CLIENT_ID, b"\1" + machine.mac),
         *(((dhcp4.MACHINE_ID, b"\0" + machine.uuid),) if machine.uuid else ()),
+        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
+        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
     )
 
 
@@ -203,7 +223,7 @@ def _state_bits(ask: dhcp.Ask) -> int:
     """iPXE's `secs`: the count of sends, whether an offer came, whether a proxy's did (dhcp_tx)."""
     offered = any(one.message.yiaddr != dhcp.ANY for one in ask.heard)
     proxied = any(pxe.is_pxe(one.message) for one in ask.heard)
-    return (ask.count + 1) << 2 | offered << 1 | proxied
+    return (ask.sent + 1) << 2 | offered << 1 | proxied
 
 
 def _sub(heard: dhcp.Heard, code: int) -> bytes:

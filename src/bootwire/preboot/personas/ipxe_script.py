@@ -77,6 +77,15 @@ class Settings:
     def override(self, name: str) -> bytes:
         return self._user.get(name, "").encode()
 
+    def vendor_class(self) -> bytes:
+        """What is sent as option 60 instead of iPXE's own: a setting of that name, be it the user's or out of what
+        the firmware had cached ("PXEClient")."""
+        found = self.override("vendor-class")
+        for block in ("cached", "proxydhcp"):
+            message = self._blocks.get(block)
+            found = found or (message.option(dhcp4.VENDOR_CLASS) if message else None) or b""
+        return found
+
     def set(self, name: str, value: str) -> None:
         self._user[name.rpartition("/")[2].partition(":")[0]] = value
 
