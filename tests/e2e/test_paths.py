@@ -41,6 +41,23 @@ def test_a_plain_pxe_rom_gets_undionly_once(bench: Bench, record_property: Calla
     record_property("booted", booted.row())
 
 
+def test_on_the_computer_of_the_dhcp_server(bench: Bench, record_property: Callable[[str, object], None]) -> None:
+    """dnsmasq has port 67 there; Bootwire hears and answers by a capture socket."""
+    with bench:
+        bench.dhcp = bench.ours
+        bench.start_dhcp()
+        bench.serve("uefi")
+        booted = bench.finish(bench.power_on("uefi"))
+    assert booted.token in booted.command_line.split()
+    listening = {
+        record.fact.service: record.fact for record in booted.records if isinstance(record.fact, facts.Listening)
+    }
+    assert listening["dhcp"].how.startswith("capture socket beside dnsmasq")
+    assert {fact.by for fact in booted.facts if isinstance(fact, facts.AddressSeen)} == {BOOTWIRE}
+    booted.beside += " on the same computer"
+    record_property("booted", booted.row())
+
+
 def test_a_kernel_from_a_url(bench: Bench, record_property: Callable[[str, object], None]) -> None:
     with bench:
         web = bench.network.host("web", {bench.lan: f"{WEB_SERVER}/24"})

@@ -74,6 +74,12 @@ def test_another_way_to_boot_that_fails_is_not_giving_up(machine: Start) -> None
     one.wait_for("booted", 10)
 
 
+def test_why_qemu_did_not_start_is_told(machine: Start, tmp_path: Path) -> None:
+    (tmp_path / "qemu.err").write_text("qemu-system-x86_64: could not configure /dev/net/tun\n")
+    with pytest.raises(LabError, match="could not configure /dev/net/tun"):
+        machine("exit 1").wait_for("Kernel command line", 300)
+
+
 def test_waiting_ends_when_the_machine_has_ended_and_says_what_it_said(machine: Start) -> None:
     one = machine("echo all it ever said")
     with pytest.raises(LabError, match="all it ever said"):

@@ -48,6 +48,16 @@ def test_an_error_while_building_leaves_nothing() -> None:
     assert namespaces() == before
 
 
+def test_what_a_dead_process_with_our_pid_left_is_no_obstacle() -> None:
+    first = network.Network()
+    number = int(first.prefix.split("-")[1])
+    left = f"bw{os.getpid()}-{number + 1}-wire"
+    subprocess.run(["ip", "netns", "add", left], check=True)
+    with network.Network() as net:
+        assert net.wire.namespace == left
+    assert left not in namespaces()
+
+
 BUILD_AND_WAIT = """
 import subprocess, time
 from bootwire.lab.network import Network

@@ -20,6 +20,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\
 # SeaBIOS src/boot.c; MdeModulePkg/Library/UefiBootManagerLib and BdsDxe (Boot0001 is the way to boot that was chosen);
 # Linux kernel/panic.c
 _GAVE_UP = re.compile(r"No bootable device|failed to (load|start) Boot0001|UEFI Interactive Shell|Kernel panic")
+_COMPLAINTS = "qemu.err"  # file of QEMU's standard error, beside the serial log
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +203,11 @@ class Machine:
         self._reader.join()
 
     def tail(self, count: int = 12) -> str:
-        """The last lines that are not empty."""
-        kept = [line for line in self.text.splitlines() if line.strip()]
+        """The last lines that are not empty; QEMU's own complaints where it has ended."""
+        text = self.text
+        if not self.running and (complaints := self.log.with_name(_COMPLAINTS)).exists():
+            text += "\n" + complaints.read_text(errors="replace")
+        kept = [line for line in text.splitlines() if line.strip()]
         return "\n".join(kept[-count:]) or "(nothing)"
 
     def _read(self) -> None:
@@ -251,7 +255,6 @@ def power_on(firmware: Firmware, segment: Segment, mac: str, directory: Path) ->
         *("-chardev", "stdio,id=serial,signal=off"),
         *("-serial", "chardev:serial"),
     ]
-    errors = (directory / "qemu.err").open("wb")
-    process = segment.network.wire.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
-    errors.close()
+    with (directory / _COMPLAINTS).open("wb") as errors:
+        process = segment.network.wire.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
     return Machine(firmware, mac, process, directory / "serial.log")

@@ -105,6 +105,7 @@ class Network:
 
     def __enter__(self) -> Network:
         remove_leftovers()
+        _remove(name for name in _namespaces() if name.startswith(self.prefix))  # of a dead process that had our pid
         try:
             self._wire = self._add_host("wire")
         except BaseException:
