@@ -1,7 +1,8 @@
-"""The console on a card of its own: DHCP and DNS from dnsmasq, files from nginx, nothing of the kernel's TCP/IP."""
+"""The console from an address to a kernel: on a card of its own with dnsmasq and nginx; a FreeBSD tree over HTTP."""
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import probe_kernel
 from bootwire.preboot.console import Console
 from bootwire.preboot.online import Card, Online
+from bootwire.serve.answers import Answers
+from bootwire.serve.files import PublishedDirectory
+from http_rig import served
 from namespaces import Namespace
 from product import bzimage
 
@@ -82,3 +87,39 @@ def test_from_an_address_to_a_kernel(space: Namespace, tmp_path: Path) -> None:
     ):  # fmt: skip
         assert expected in text, (expected, text)
     assert (tmp_path / "out" / "cmdline").read_text() == "quiet\n"
+
+
+def test_a_freebsd_tree_over_http(tmp_path: Path) -> None:
+    """Kernel and modules, compressed and plain, by the tree's own loader.conf and the directory beside it."""
+    boot = tmp_path / "tree" / "boot"
+    for name in ("kernel", "modules", "loader.conf.d"):
+        (boot / name).mkdir(parents=True)
+    (tmp_path / "build").mkdir()
+    octets = probe_kernel.module(tmp_path / "build")
+    (boot / "kernel" / "kernel.gz").write_bytes(gzip.compress(probe_kernel.kernel(tmp_path / "build")))
+    (boot / "kernel" / "m.ko").write_bytes(octets)
+    (boot / "modules" / "packed.ko.gz").write_bytes(gzip.compress(octets))
+    (boot / "mfsroot.gz").write_bytes(gzip.compress(b"disk" * 1000))
+    (boot / "loader.conf").write_text(
+        'm_load="YES"\npacked_load="YES"\nmfsroot_load="YES"\nmfsroot_type="mfs_root"\nmfsroot_name="/boot/mfsroot"\n'
+    )
+    (boot / "loader.conf.d" / "more.conf").write_text('from="directory"\n')
+    directory = PublishedDirectory(str(tmp_path / "tree"))
+    answers = Answers(
+        {}, first_script=lambda *_: b"", boot_script=lambda *_: pytest.fail("no"), machine_at=lambda _: "",
+        published=directory, record=lambda _: None,
+    )  # fmt: skip
+    said: list[str] = []
+    with served(answers.http) as house:
+        console = Console(None, say=said.append, environment={})
+        base = f"http://127.0.0.1:{house.port}/files"
+        went = console.script(
+            [f"set base={base}", "set cmdline=-v mine=1", "load freebsd", f"boot save {tmp_path}/out"]
+        )
+        console.close()
+    directory.close()
+    assert went, said
+    told = (tmp_path / "out" / "describe.txt").read_text()
+    for expected in ("/boot/kernel/m.ko", "/boot/modules/packed.ko", "/boot/mfsroot", "from=directory", "mine=1", "-v"):
+        assert expected in told, told
+    assert (tmp_path / "out" / "freebsd.elf").read_bytes().startswith(b"\x7fELF")
