@@ -398,7 +398,7 @@ class _HttpTransfer:
         self._key = ""
         self._connecting = False
         self._out = b""
-        self._connections = 0
+        self._ended = False
         self._timer: loop.Timer | None = None
         self._fetch = http.Fetch(
             http.Wanted(
@@ -434,7 +434,10 @@ class _HttpTransfer:
 
     def _due(self, now: Ns) -> None:
         self._timer = None
-        self._perform(self._fetch.tick(now))
+        if self._socket is not None and not self._connecting:
+            self._ready(loop.IN, now)  # what has arrived by now was in time
+        if not self._ended:
+            self._perform(self._fetch.tick(time.monotonic_ns()))
 
     def _open(self, effect: http.Open) -> None:
         self._key = effect.key
@@ -442,7 +445,6 @@ class _HttpTransfer:
         if kept is not None:
             self._watch(kept, loop.IN)
             return self._perform(self._fetch.opened(time.monotonic_ns(), reused=True))
-        self._connections += 1
         made = _bound(self._station, socket.SOCK_STREAM, 0)
         self._connecting = True
         try:
@@ -496,6 +498,7 @@ class _HttpTransfer:
             sock.close()
 
     def _end(self, answer: steps.Fetched | steps.NotFetched) -> None:
+        self._ended = True
         if self._timer is not None:
             self._timer.cancel()
         self._release(False)
