@@ -60,10 +60,10 @@ class Server:
 
 
 class Place:
-    """A transport, and servers that it reaches."""
+    """A transport, and servers that it reaches. bind: makes a datagram socket on a port of the server's."""
 
-    def __init__(self, transport, host, listen):
-        self.transport, self.host, self._listen = transport, host, listen
+    def __init__(self, transport, host, listen, bind=None):
+        self.transport, self.host, self._listen, self.bind = transport, host, listen, bind
         self._servers: list[Server] = []
 
     def serve(self, script):

@@ -145,6 +145,16 @@ def test_a_kernel_is_loaded_and_written_down(talk, base, tmp_path):
     assert talk.said == []
 
 
+def test_a_password_is_not_said(talk, base):
+    secret = base.replace("//", "//me:secret@")
+    said = []
+    for line in ("load kernel {}boot/linux", "lsmod", "fetch {}nothing", "unload {}boot/linux", "ls {}nothing"):
+        talk(line.format(secret))
+        said += talk.said
+    assert len(said) == 4
+    assert not any("secret" in text for text in said)
+
+
 def test_what_is_no_kernel_is_refused(talk, base, tmp_path):
     assert talk(f"load kernel {base}boot/initrd.gz")
     assert not talk(f"boot save {tmp_path}/out")
@@ -210,4 +220,6 @@ def test_a_person_at_the_prompt(tmp_path):
     os.write(terminal, b"exit\n")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     os.close(terminal)
-    assert "echo done-$((1))" in (tmp_path / "bootwire" / "history").read_text()
+    history = tmp_path / "bootwire" / "history"
+    assert "echo done-$((1))" in history.read_text()
+    assert history.stat().st_mode & 0o777 == 0o600

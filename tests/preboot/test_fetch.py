@@ -30,7 +30,13 @@ HASTY = Options(idle=0.2, tries=1)
 
 @pytest.fixture
 def kernel():
-    place = Place(KernelTransport(), "127.0.0.1", lambda: socket.create_server(("127.0.0.1", 0)))
+
+    def bind():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        return sock
+
+    place = Place(KernelTransport(), "127.0.0.1", lambda: socket.create_server(("127.0.0.1", 0)), bind)
     yield place
     place.close()
 
@@ -48,7 +54,12 @@ def own():
             listener.listen()
             return listener
 
-        place = Place(StackTransport(a), "10.0.0.2", listen)
+        def bind():
+            sock = Socket(b, socket.SOCK_DGRAM)
+            sock.bind(("", 0))
+            return sock
+
+        place = Place(StackTransport(a), "10.0.0.2", listen, bind)
         yield place
         place.close()
 
@@ -364,32 +375,31 @@ def test_tls_by_hand(kernel, certificate):
 
 
 @contextlib.contextmanager
-def tftp(answer_to):
+def tftp(place, answer_to):
     """A TFTP server of one socket: `answer_to(message)` gives the datagrams to send back."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
+    with place.bind() as sock:
+        sock.settimeout(0.05)
         heard: list[object] = []
+        over = threading.Event()
 
         def run():
-            while True:
-                data, source = sock.recvfrom(2000)
-                if not data:
-                    return
-                heard.append(tftp_wire.parse(data))
-                for packet in answer_to(heard[-1]):
-                    sock.sendto(tftp_wire.emit(packet), source)
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    data, source = sock.recvfrom(2000)
+                    heard.append(tftp_wire.parse(data))
+                    for packet in answer_to(heard[-1]):
+                        sock.sendto(tftp_wire.emit(packet), source)
 
         thread = threading.Thread(target=run)
         thread.start()
         try:
-            yield f"tftp://127.0.0.1:{sock.getsockname()[1]}", heard
+            yield f"tftp://{place.host}:{sock.getsockname()[1]}", heard
         finally:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bye:
-                bye.sendto(b"", sock.getsockname())
+            over.set()
             thread.join()
 
 
-def test_tftp(kernel):
+def test_tftp(place):
     def server(message):
         match message:
             case tftp_wire.ReadRequest():
@@ -397,8 +407,8 @@ def test_tftp(kernel):
             case tftp_wire.Ack(block) if block < 2:
                 yield tftp_wire.Data(block + 1, DATA[block * 1000 : min(1500, block * 1000 + 1000)])
 
-    with tftp(server) as (url, heard):
-        body, fetched = get(kernel, url + "/dir/a%20b;mode=octet")
+    with tftp(place, server) as (url, heard):
+        body, fetched = get(place, url + "/dir/a%20b;mode=octet")
     assert (body, fetched.head.size) == (DATA[:1500], 1500)
     assert heard[0].filename == b"dir/a b"
 
@@ -408,7 +418,7 @@ def test_an_empty_file_by_tftp(kernel):
         if isinstance(message, tftp_wire.ReadRequest):
             yield tftp_wire.Data(1, b"")
 
-    with tftp(server) as (url, _):
+    with tftp(kernel, server) as (url, _):
         assert get(kernel, url + "/a")[0] == b""
 
 
@@ -424,7 +434,7 @@ def test_an_empty_file_by_tftp(kernel):
     ],
 )
 def test_tftp_refusals(kernel, said, reason):
-    with tftp(lambda message: [said] if isinstance(message, tftp_wire.ReadRequest) else []) as (url, _):
+    with tftp(kernel, lambda message: [said] if isinstance(message, tftp_wire.ReadRequest) else []) as (url, _):
         assert why(kernel, url + "/a", Options(limit=1000)) == reason
 
 
@@ -436,12 +446,12 @@ def test_a_tftp_file_shorter_than_announced(kernel):
             case tftp_wire.Ack(0):
                 yield tftp_wire.Data(1, b"short")
 
-    with tftp(server) as (url, _):
+    with tftp(kernel, server) as (url, _):
         assert why(kernel, url + "/a") == "truncated"
 
 
 def test_a_silent_tftp_server(kernel):
-    with tftp(lambda message: []) as (url, _):
+    with tftp(kernel, lambda message: []) as (url, _):
         assert why(kernel, url + "/a", Options(idle=0.1)) == "timeout"
 
 

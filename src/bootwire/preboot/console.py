@@ -23,7 +23,7 @@ from typing import Final
 
 from bootwire.engine import S
 from bootwire.preboot import ping
-from bootwire.preboot.fetch import Fetcher, FetchError, Options, Progress, parse
+from bootwire.preboot.fetch import Fetcher, FetchError, Options, Progress, parse, shown
 from bootwire.preboot.handoff import load as handoff
 from bootwire.preboot.handoff import machine
 from bootwire.preboot.handoff.refusal import HandoffError
@@ -153,6 +153,8 @@ class Console:
                 self._say("interrupted")
         with contextlib.suppress(OSError):
             history.parent.mkdir(parents=True, exist_ok=True)
+            history.touch(0o600)  # a URL may have a password in it
+            history.chmod(0o600)
             readline.write_history_file(history)
 
     def complete(self, word: str, state: int) -> str | None:
@@ -350,8 +352,8 @@ class Console:
         if kind == "kernel":
             self._pieces = [piece for piece in self._pieces if piece.kind != "kernel"]
             self._freebsd = None
-        self._pieces.append(_Piece(kind, handoff.File(url, bytes(body), got.sha256 if digest else "")))
-        self._say(f"{kind} {url}: {got.octets} octets, sha256 {got.sha256}")
+        self._pieces.append(_Piece(kind, handoff.File(shown(url), bytes(body), got.sha256 if digest else "")))
+        self._say(f"{kind} {shown(url)}: {got.octets} octets, sha256 {got.sha256}")
         return None
 
     def unload(self, name: str = "") -> None:
@@ -359,7 +361,7 @@ class Console:
         if not name:
             self._pieces, self._freebsd = [], None
             return
-        kept = [piece for piece in self._pieces if piece.file.name not in (name, self._url(name))]
+        kept = [piece for piece in self._pieces if piece.file.name not in (name, shown(self._url(name)))]
         if len(kept) == len(self._pieces):
             raise Wrong(f"{name} is not loaded")
         self._pieces = kept

@@ -54,7 +54,7 @@ class FetchError(OSError):
     "too big", "redirects", "changed", "proxy", "range". status: of HTTP, or 0."""
 
     def __init__(self, url: str, why: str, detail: str, status: int = 0) -> None:
-        super().__init__(f"{printable(url)}: {detail}")
+        super().__init__(f"{printable(shown(url))}: {detail}")
         self.url, self.why, self.detail, self.status = url, why, detail, status
 
 
@@ -355,6 +355,11 @@ def fetch(url: str, sink: Sink, transport: Transport, options: Options | None = 
     """`Fetcher.fetch`, once."""
     with Fetcher(transport, options) as fetcher:
         return fetcher.fetch(url, sink, digest=digest, progress=progress)
+
+
+def shown(url: str) -> str:
+    """A URL without its user name and password, to be said or written down."""
+    return re.sub(r"^([A-Za-z]*://)[^/?#]*@", r"\1", url)
 
 
 def parse(url: str) -> Url:

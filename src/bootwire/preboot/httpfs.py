@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Final
 
-from bootwire.preboot.fetch import Fetcher, FetchError, Head, Sink, parse
+from bootwire.preboot.fetch import Fetcher, FetchError, Head, Sink, parse, shown
 from bootwire.wire.listing import Entry, parse_listing
 from bootwire.wire.reader import WireError
 
@@ -230,7 +230,7 @@ class HttpFile(io.RawIOBase):
             nonlocal spool
             if first:
                 if _is_directory(head.url):
-                    raise IsADirectoryError(errno.EISDIR, "it is a directory", self.url)
+                    raise IsADirectoryError(errno.EISDIR, "it is a directory", shown(self.url))
                 self._head = head
             elif (head.validator, head.size) != (self._head.validator, self._head.size):
                 raise FetchError(self.url, "changed", "the file changed on the server meanwhile")
@@ -343,9 +343,9 @@ def _is_directory(url: str) -> bool:
 def _as_os_error(error: FetchError, path: str) -> OSError:
     match error.why:
         case "missing":
-            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path or error.url)
+            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path or shown(error.url))
         case "denied":
-            return PermissionError(errno.EACCES, os.strerror(errno.EACCES), path or error.url)
+            return PermissionError(errno.EACCES, os.strerror(errno.EACCES), path or shown(error.url))
         case _:
             return error
 
