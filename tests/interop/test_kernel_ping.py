@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 
@@ -18,6 +19,10 @@ def test_both_families(groups: str) -> None:
         here.run(f"sysctl -qw net.ipv4.ping_group_range='{groups}'")
         for end, name, last in ((here, "here", 1), (there, "there", 2)):
             end.run(f"ip -6 address add 2001:db8::{last}/64 dev {name} nodad")
+        until = time.monotonic() + 20
+        while any(end.run("ip -6 address show tentative") for end in (here, there)):  # the link-local ones
+            assert time.monotonic() < until
+            time.sleep(0.05)
         for address in ("10.9.0.2", "2001:db8::2"):
             said: list[str] = []
             assert here.call(lambda a=address, s=said: ping.run(ping.KernelCard(), a, 1, 1000, s.append)) == 0, said

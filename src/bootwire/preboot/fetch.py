@@ -2,6 +2,9 @@
 
 What comes is checked against every length that was said, the caller's limit and, where one is given, its digest; a
 file is whole or it is not there. Broken HTTP and FTP transfers go on where they stopped.
+
+Longer than most files here because it performs the effects of three engines, each in one class or method: `_HttpRun`,
+`_FtpRun`, and `Fetcher._tftp`. What they share is at the top and at the bottom.
 """
 
 from __future__ import annotations
