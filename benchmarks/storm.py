@@ -8,7 +8,8 @@ iPXE ROMs and UEFI HTTP Boot. Each gets its address from dnsmasq, its loader ove
 script, and its kernel and initrd over HTTP; every octet is digested and compared.
 
 Ends with a table, and with exit status 1 if any machine did not boot, got a wrong octet, or had to ask for anything
-twice. Nothing of this machine's own network is touched; everything ends with this process.
+twice (but for what dnsmasq's socket itself had no room for). Nothing of this machine's own network is touched;
+everything ends with this process.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from bootwire.serve.personas import Personas, Station
 SERVER, DHCP, MASK = "10.77.0.1", "10.77.0.2", "255.255.0.0"
 MIX = ("uefi", "bios", "ipxe", "uefi", "uefi-http", "bios", "uefi", "ipxe", "uefi", "bios")
 DISCOVERS = {"uefi": 2, "bios": 2, "ipxe": 1, "uefi-http": 2}  # firmware and the iPXE that it loads: one each
+DISCOVERED = "DISCOVERs beyond one an exchange"
 CMDLINE = "console=ttyS0 storm=1"
 
 NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
@@ -105,6 +107,12 @@ class Namespace:
 
     def run(self, command: str) -> None:
         subprocess.run(self.command(*command.split()), check=True)
+
+    def overflows(self) -> int:
+        """UDP datagrams that were lost here because their socket's buffer was full."""
+        lines = Path(f"/proc/{self.pid}/net/snmp").read_text().splitlines()
+        names, counts = (line.split() for line in lines if line.startswith("Udp:"))
+        return int(counts[names.index("RcvbufErrors")])
 
     def close(self) -> None:
         self._holder.kill()
@@ -280,11 +288,12 @@ def storm(arguments: argparse.Namespace, state: Path) -> int:
             stations, seconds = run(arguments)
             peak = server.memory()[0]
             processor = server.seconds()
+            lost = dhcp_space.overflows()
         finally:
             status = server.stop()
             dnsmasq.terminate()
             dnsmasq.wait(10)
-    return report(arguments, expected, stations, seconds, (idle, peak, processor), server, status)
+    return report(arguments, expected, stations, seconds, (idle, peak, processor), server, status, lost)
 
 
 def run(arguments: argparse.Namespace) -> tuple[list[tuple[str, Station]], float]:
@@ -329,6 +338,7 @@ def report(
     server_used: tuple[float, float, float],
     server: Server,
     status: int,
+    lost: int,
 ) -> int:
     bad: list[str] = []
     late: list[str] = []
@@ -337,7 +347,7 @@ def report(
         name = f"{kind} {station.machine.mac_text}"
         bad += [f"{name}: {what}" for what in expected.trouble(kind, station)]
         extra = station.machine.discovers - DISCOVERS[kind]
-        repeats["DISCOVERs beyond one an exchange"] += extra
+        repeats[DISCOVERED] += extra
         repeats["packets of a transfer sent again"] += station.machine.repeats
         late += [
             f"{name}: {file.name} {file.repeats} repeats in {file.seconds:.2f} s"
@@ -359,12 +369,14 @@ def report(
           f"exit status {status}")  # fmt: skip
     for what, count in repeats.items():
         print(f"{what}: {count}")
+    print(f"datagrams that dnsmasq's socket had no room for: {lost} (each makes a machine ask again)")
     print("facts: " + ", ".join(f"{kind} {count}" for kind, count in sorted(server.facts.items())))
     for failure in server.failures[:10]:
         print(f"server says: {failure}")
     for line in (bad + late)[:20]:
         print(line)
-    ok = not bad and not any(repeats.values()) and status == 0 and len(stations) == arguments.machines
+    ours = max(0, repeats.pop(DISCOVERED) - lost) + sum(repeats.values())
+    ok = not bad and not ours and status == 0 and len(stations) == arguments.machines
     print("PASS" if ok else "FAIL")
     return 0 if ok else 1
 

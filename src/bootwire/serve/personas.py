@@ -2,6 +2,9 @@
 
 DHCP before there is an address goes as frames through one packet socket on the link that the interfaces share; all
 else through sockets bound to the persona's interface and address.
+
+One process plays many machines and may come to a datagram late, which the machine would not have. So a persona's clock
+shows when a datagram arrived, as the kernel noted it, and a time-out counts only against what had not arrived by then.
 """
 
 from __future__ import annotations
@@ -33,11 +36,13 @@ from bootwire.wire.reader import WireError
 TFTP_PORT = 69  # RFC 1350 section 4
 BURST = 64  # datagrams read before others get their turn
 READ = 256 * 1024  # octets of one read from a TCP connection
+LARGEST = 65536  # octets of a datagram or frame
 QUEUE = 64  # datagrams kept for a persona that is not waiting for one
 FRAMES = 4 << 20  # octets of the packet socket's queue: hundreds of machines that are answered at once
 
 # linux/sockios.h
 _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8916, 0x891C
+_SO_TIMESTAMPNS = 35  # asm-generic/socket.h: struct timespec of the wall clock
 
 
 @dataclass(slots=True)
@@ -71,7 +76,7 @@ class Station:
     outcome: Outcome | None = None
     screen: list[str] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
-    inbox: deque[steps.Datagram] = field(default_factory=lambda: deque(maxlen=QUEUE))
+    inbox: deque[tuple[steps.Datagram, Ns]] = field(default_factory=lambda: deque(maxlen=QUEUE))
     waiting: steps.Await | None = None
     timer: loop.Timer | None = None
     ports: dict[int, socket.socket] = field(default_factory=dict)
@@ -93,6 +98,7 @@ class Personas:
         self._frames = packet_socket(
             link, socket.SOCK_RAW, ethernet.IPV4, bpf.udp_to(dhcp4.CLIENT_PORT), FRAMES
         )  # fmt: skip
+        self._frames.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         on.watch(self._frames.fileno(), loop.IN, self._hear)
 
     def power_on(self, machine: Machine, interface: str, persona: Persona) -> Station:
@@ -108,11 +114,12 @@ class Personas:
 
     # --- steps --------------------------------------------------------------------------------------------------
 
-    def _step(self, station: Station, answer: steps.Answer, *, first: bool = False) -> None:
-        """Resume a persona with an answer, and do what it asks until it has to wait."""
+    def _step(self, station: Station, answer: steps.Answer, *, first: bool = False, at: Ns | None = None) -> None:
+        """Resume a persona with an answer that came `at` some moment (None: now), and do what it asks until it has to
+        wait."""
+        station.machine.now = max(station.machine.now, time.monotonic_ns() if at is None else at)
         try:
             while True:
-                station.machine.now = time.monotonic_ns()
                 request = next(station.persona) if first else station.persona.send(answer)
                 first, answer = False, None
                 match request:
@@ -145,41 +152,42 @@ class Personas:
 
     def _await(self, station: Station, wanted: steps.Await) -> steps.Datagram | None:
         """A datagram that is there already, or None: the persona is resumed by the next, or when time is up."""
-        while station.inbox:
-            datagram = station.inbox.popleft()
+        while station.inbox and station.inbox[0][1] <= wanted.until:
+            datagram, at = station.inbox.popleft()
             if datagram.to_port in wanted.ports:
+                station.machine.now = max(station.machine.now, at)
                 return datagram
         station.waiting = wanted
 
         def over(now: Ns) -> None:
-            # What has arrived by now was in time: one process plays many machines, and may read late.
             self._hear(loop.IN, now)
             for port in tuple(station.ports):
                 self._read(station, port, loop.IN, now)
             if station.waiting is wanted:
                 station.waiting = station.timer = None
-                self._step(station, None)
+                self._step(station, None, at=wanted.until)
 
         station.timer = self._loop.at(wanted.until, over)
         return None
 
-    def _arrived(self, station: Station, datagram: steps.Datagram) -> None:
-        if station.waiting is None:
-            station.inbox.append(datagram)
+    def _arrived(self, station: Station, datagram: steps.Datagram, at: Ns) -> None:
+        if station.waiting is None or at > station.waiting.until:
+            station.inbox.append((datagram, at))
         elif datagram.to_port in station.waiting.ports:
             assert station.timer is not None
             station.timer.cancel()
             station.waiting = station.timer = None
-            self._step(station, datagram)
+            self._step(station, datagram, at=at)
 
     # --- DHCP ---------------------------------------------------------------------------------------------------
 
     def _hear(self, _events: int, _now: Ns) -> None:
-        for _ in range(BURST):
+        while True:
             try:
-                frame = self._frames.recv(READ)
+                frame, ancillary, _, _ = self._frames.recvmsg(LARGEST, 256)
             except BlockingIOError:
                 return
+            at = _arrival(ancillary)
             with contextlib.suppress(WireError):
                 outer = ip.parse_ipv4(frame[14:])
                 inner = ip.parse_udp(outer.payload, outer.source, outer.destination, verify=False)
@@ -189,7 +197,7 @@ class Personas:
                 if ip.v4_text(outer.destination) == station.machine.address and station.ports:
                     continue  # its socket has it
                 source = ip.v4_text(outer.source)
-                self._arrived(station, steps.Datagram(inner.payload, source, inner.source, inner.destination))
+                self._arrived(station, steps.Datagram(inner.payload, source, inner.source, inner.destination), at)
 
     def _send(self, station: Station, send: steps.SendUdp) -> None:
         ours = station.ports.get(send.port)
@@ -215,6 +223,7 @@ class Personas:
             return
         for port in (dhcp4.CLIENT_PORT, dhcp4.PXE_PORT):
             opened = _bound(station, socket.SOCK_DGRAM, port)
+            opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             station.ports[port] = opened
             self._loop.watch(opened.fileno(), loop.IN, functools.partial(self._read, station, port))
 
@@ -224,12 +233,12 @@ class Personas:
             if sock is None:
                 return
             try:
-                data, (source, source_port) = sock.recvfrom(READ)
+                data, ancillary, _, (source, source_port) = sock.recvmsg(LARGEST, 256)
             except BlockingIOError:
                 return
             except OSError:
                 continue
-            self._arrived(station, steps.Datagram(data, source, source_port, port))
+            self._arrived(station, steps.Datagram(data, source, source_port, port), _arrival(ancillary))
 
     def _close_port(self, station: Station, port: int) -> None:
         sock = station.ports.pop(port)
@@ -522,6 +531,17 @@ def _note(station: Station, how: str, name: str, began: Ns, answer: steps.Fetche
         trouble = f"{answer.why} {answer.code} {answer.text}"
         file = File(how, name, 0, "", seconds, answer.repeats, trouble)
     station.files.append(file)
+
+
+def _arrival(ancillary: list[tuple[int, int, bytes]]) -> Ns:
+    """When the kernel took a datagram in, on the clock that the loop counts by."""
+    now = time.monotonic_ns()
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(data) == 16:
+            seconds, nanoseconds = struct.unpack("@qq", data)
+            arrived: Ns = seconds * 1_000_000_000 + nanoseconds - time.time_ns() + now
+            return min(now, arrived)
+    return now
 
 
 def _bound(station: Station, kind: socket.SocketKind, port: int) -> socket.socket:
