@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +255,7 @@ class HandedOver(Fact):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A fact with its moment. wall: seconds since the Unix epoch; at: monotonic nanoseconds."""
 
     wall: float

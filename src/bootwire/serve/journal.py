@@ -97,28 +97,29 @@ class Journal:
     def _run(self) -> None:
         ended = False
         while not ended:
-            for item in _gather(self._queue):
-                if item is None:
-                    ended = True
-                else:
-                    self._hand_on(Record(*item))
+            items = _gather(self._queue)
+            records = [Record(*item) for item in items if item is not None]
+            ended = len(records) < len(items)
+            self._hand_on(records)
             with self._losing:
                 lost, self._lost = self._lost, 0
             if lost:
-                self._hand_on(_stamped(Warned("", f"{lost} facts were not recorded: more came than could be handled")))
+                said = Warned("", f"{lost} facts were not recorded: more came than could be handled")
+                self._hand_on([_stamped(said)])
             if not ended:
                 time.sleep(PAUSE)
         if self._writer:
             self._writer.put(None)
 
-    def _hand_on(self, record: Record) -> None:
-        if self._writer:
-            self._writer.put(record)
+    def _hand_on(self, records: list[Record]) -> None:
+        if self._writer and records:
+            self._writer.put(records)
         for take in self._subscribers:
-            try:
-                take(record)
-            except Exception as error:
-                print_error(error)
+            for record in records:
+                try:
+                    take(record)
+                except Exception as error:
+                    print_error(error)
 
 
 class _Writer:
@@ -128,11 +129,13 @@ class _Writer:
         self, out: int, text: Callable[[list[Record]], str], capacity: int, record: Callable[[Fact], None]
     ) -> None:
         self.thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
-        self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Record] | None] = queue.SimpleQueue()
         self._out = out
         self._text = text
         self._capacity = capacity
         self._record = record
+        self._put = 0  # by `put`
+        self._taken = 0  # by `_run`
         self._turned_away = 0  # by `put`
         self._failed = 0  # by `_run`
         self._reported = 0
@@ -143,18 +146,25 @@ class _Writer:
     def lost(self) -> int:
         return self._turned_away + self._failed
 
-    def put(self, record: Record | None) -> None:
-        if record is None or (not self._gone and self._queue.qsize() < self._capacity):
-            self._queue.put(record)
-        else:
-            self._turned_away += 1
+    def put(self, records: list[Record] | None) -> None:
+        if records is None:
+            self._queue.put(None)
+            return
+        room = 0 if self._gone else self._capacity - (self._put - self._taken)
+        if room < len(records):
+            self._turned_away += len(records) - max(0, room)
+            records = records[: max(0, room)]
+        if records:
+            self._put += len(records)
+            self._queue.put(records)
 
     def _run(self) -> None:
         ended = False
         while not ended:
-            items = _gather(self._queue)
-            records = [item for item in items if item is not None]
-            ended = len(records) < len(items)
+            taken = self._queue.get()
+            ended = taken is None
+            records = [] if taken is None else taken
+            self._taken += len(records)
             lost = self.lost
             if lost > self._reported:
                 because = f"{lost - self._reported} facts are missing above: whoever reads this was too slow"
