@@ -20,6 +20,10 @@ slow-header attacks live on (CIS nginx benchmark 5.2.1: 10 s)."""
 IDLE_TIME: Ns = 60 * S
 """How long a kept connection may say nothing. iPXE itself drops its pooled connections after 10 s (httpconn.c)."""
 
+MAX_KNOWN = 512
+MAX_KNOWN_HEAD = 1024
+"""Requests that a server remembers, and octets of one: a megabyte or two at most."""
+
 METHODS = ("GET", "HEAD")
 
 
@@ -40,6 +44,8 @@ class Connection:
     the peer sent ahead. The edge reads nothing meanwhile, so that at most one head and one read are ever held.
 
     deadline   close the connection then, unless a request is being answered
+    known      good requests by their octets, for all connections of a server: machines of one kind ask alike, and
+               again and again. Filled here, kept within MAX_KNOWN
     """
 
     __slots__ = ("_buffer", "_head_time", "_idle", "_idle_time", "_known", "deadline")
@@ -49,14 +55,14 @@ class Connection:
         now: Ns,
         head_time: Ns = HEAD_TIME,
         idle_time: Ns = IDLE_TIME,
-        known: dict[bytes, Mapping[str, str]] | None = None,
+        known: dict[bytes, http.Request] | None = None,
     ) -> None:
         self.deadline = now + head_time
         self._head_time = head_time
         self._idle_time = idle_time
         self._buffer = b""
         self._idle = False
-        self._known = known  # see http.parse_request
+        self._known = {} if known is None else known
 
     def receive(self, data: bytes, now: Ns) -> http.Request | Refusal | None:
         if self._idle:
@@ -86,14 +92,20 @@ class Connection:
             return _hopeless(buffer, max(0, scanned - 1)) if buffer else None
         head = buffer[:end]
         self._buffer = buffer[end:]
+        if head in self._known:
+            return self._known[head]
         try:
-            request = http.parse_request(head, self._known)
+            request = http.parse_request(head)
         except WireError as error:
             return Refusal(_STATUS.get(error.what, 400), error.what, head)
         if request.method not in METHODS:
             return Refusal(405, f"method {request.method}", head)
         if "transfer-encoding" in request.headers or int(request.headers.get("content-length", 0)):
             return Refusal(413, f"{request.method} with a body", head)
+        if end <= MAX_KNOWN_HEAD:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[head] = request
         return request
 
 

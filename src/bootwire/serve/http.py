@@ -16,7 +16,7 @@ import struct
 import termios
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bootwire.engine import MS, Ns, S
@@ -92,7 +92,7 @@ class HttpServer:
         self.hand_over = hand_over
         self.limits = limits
         self._wall = wall
-        self.known: dict[bytes, Mapping[str, str]] = {}  # header fields read before, for all connections
+        self.known: dict[bytes, http.Request] = {}  # for the connections' engines
         self._second = -1
         self._date = ""
         self._preface = b""

@@ -24,10 +24,6 @@ MAX_FIELDS = 100
 MAX_HEAD = 32 * 1024
 """Octets of a whole head, the empty line included: nginx's four buffers of 8 KiB."""
 
-MAX_KNOWN = 256
-MAX_KNOWN_BLOCK = 1024
-"""Field blocks that a server remembers, and octets of one: there are a few kinds of firmware on a network."""
-
 LONG_LINE = f"line longer than {MAX_LINE} octets"
 LONG_TARGET = f"request line longer than {MAX_LINE} octets"
 LONG_HEAD = f"head longer than {MAX_HEAD} octets"
@@ -74,11 +70,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]{2,45}\])(?:
 _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding"))
 
 
-def parse_request(head: bytes, known: dict[bytes, Mapping[str, str]] | None = None) -> Request:
+def parse_request(head: bytes) -> Request:
     """Read one request head: from the request line to the empty line, both included, and nothing after it.
-
-    known  field blocks read before, by their octets: those of one firmware's requests are all alike, so a server that
-           keeps this mapping reads most of them once. Filled here, and kept within MAX_KNOWN blocks.
 
     Raises WireError: anything that is not one; `what` is LONG_TARGET, LONG_LINE, LONG_HEAD, MANY_FIELDS or
     OTHER_VERSION where a status code says more than 400.
@@ -95,18 +88,7 @@ def parse_request(head: bytes, known: dict[bytes, Mapping[str, str]] | None = No
     method, target, major, minor = line.groups()
     if major != b"1":
         raise WireError(OTHER_VERSION, line.start(3))
-    if known is None:
-        headers: Mapping[str, str] = parse_fields(head, line.end())
-    else:
-        block = head[line.end() :]
-        if block in known:
-            headers = known[block]
-        else:
-            headers = parse_fields(head, line.end())
-            if len(block) <= MAX_KNOWN_BLOCK:
-                if len(known) >= MAX_KNOWN:
-                    known.clear()
-                known[block] = headers
+    headers = parse_fields(head, line.end())
     authority = ""
     if target[0] != 0x2F:
         if not (absolute := _ABSOLUTE.fullmatch(target)):
