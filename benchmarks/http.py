@@ -69,7 +69,7 @@ class Work:
         return f"1 KB scripts on {self.clients} kept connections"
 
 
-WORKS = [Work(1, 60), Work(20, 5), Work(200, 1), Work(1000, 1), Work(20, seconds=3), Work(1000, seconds=3)]
+WORKS = [Work(1, 60), Work(20, 10), Work(200, 1), Work(1000, 1), Work(20, seconds=3), Work(1000, seconds=3)]
 
 
 def main() -> int:

@@ -3,6 +3,9 @@
 Descriptors are watched edge-triggered, once for each connection. Octets go out in turns: the first one at once, when
 its request has been read (so that new machines see their first octet before old ones see their next megabyte), the
 others from two queues, young and old, a slice of both between two looks at the network.
+
+One long file: the server's half is who may stay and whose turn it is, the connection's half is what one peer gets, and
+each step of the one is a step of the other.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ PIPELINE = 32  # requests answered out of one read before the others get their t
 YOUNG = 1024 * 1024  # octets of an answer during which it is young
 YOUNG_TURN = 128 * 1024
 OLD_TURN = 1024 * 1024
-SLICE = 4 * 1024 * 1024  # octets between two looks at the network: a millisecond at loopback's speed
+SLICE = 1024 * 1024  # octets between two looks at the network: some hundred microseconds on loopback
 SMALL = 64 * 1024  # octets up to which a file is kept in memory, ready to send
 CACHE = 8 * 1024 * 1024  # octets of such files kept
 LINGER: Ns = 2 * S  # how long a closed connection is drained, so that a reset does not overtake the answer
@@ -640,7 +643,7 @@ class _Connection:
             if self.head:
                 sent = self.sock.send(self.head, socket.MSG_MORE if self.offset < self.stop else 0)
                 self.blocked = sent < len(self.head)
-                self.head = self.head[sent:]
+                self.head = memoryview(self.head)[sent:] if self.blocked else b""
             if not self.blocked and self.offset < self.stop:
                 octets = self._push_content()
             self.deadline = now + self.server.limits.stall
