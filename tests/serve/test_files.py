@@ -55,7 +55,7 @@ def octets(found: Content | Missing) -> bytes | Missing:
     if isinstance(found, Missing):
         return found
     try:
-        return os.pread(found.fd, found.size + 1, 0)
+        return os.pread(found.fd, found.size + 1, 0) if found.data is None else found.data
     finally:
         found.close()
 
