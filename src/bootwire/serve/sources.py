@@ -11,11 +11,9 @@ import stat
 from dataclasses import dataclass
 
 from bootwire.assets.catalog import LocalFile, RemoteFile
+from bootwire.assets.kernels import HEAD
 from bootwire.wire.reader import WireError
 from bootwire.wire.url import parse_url
-
-HEAD = 64 * 1024
-"""Octets read to recognise a file: an ISO 9660 mark stands at 32,769, everything else within the first few KiB."""
 
 PROBE_SECONDS = 20.0
 """How long a URL may take to show its head before we give up on it at start."""
