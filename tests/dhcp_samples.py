@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from hypothesis import strategies as st
 
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Message
+from vector_files import names, octets
 
-VECTORS = Path(__file__).parent / "vectors" / "dhcp4"
-NAMES = sorted(path.stem for path in VECTORS.glob("*.hex"))
+NAMES = names("dhcp4")
 
 
 def vector(name: str) -> bytes:
-    """The octets of tests/vectors/dhcp4/NAME.hex: hexadecimal, `00*64` for repeats, `#` to the end of a line."""
-    out = bytearray()
-    for line in (VECTORS / f"{name}.hex").read_text().splitlines():
-        for word in line.split("#", 1)[0].split():
-            octets, _, times = word.partition("*")
-            out += bytes.fromhex(octets) * int(times or 1)
-    return bytes(out)
+    """The octets of tests/vectors/dhcp4/NAME.hex."""
+    return octets("dhcp4", name)
 
 
 addresses = st.binary(min_size=4, max_size=4).map(lambda raw: ".".join(map(str, raw)))
