@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, TypeVar
 
 from bootwire.assets import scripts
@@ -18,6 +18,7 @@ from bootwire.engine import MS, Ns, S
 from bootwire.engine import dhcp4 as engine
 from bootwire.facts import (
     AddressSeen,
+    Decided,
     Discovered,
     Fact,
     Offered,
@@ -29,7 +30,9 @@ from bootwire.facts import (
     Warned,
 )
 from bootwire.policy.client import Client, Kind, classify
-from bootwire.policy.decide import History, Offerings, Plan, Recipe, Silence, decide
+from bootwire.policy.decide import History, Offerings, Plan, Recipe, decide
+from bootwire.policy.target import Decision, Silence, Stage, Target, Traits
+from bootwire.policy.target import traits as read_traits
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Message
 from bootwire.wire.reader import WireError
@@ -65,7 +68,17 @@ class Send:
     interface: str
 
 
-Effect = Send | Fact
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Effect: nobody knows yet what this machine shall boot. Find out, then `resume` the datagram."""
+
+    traits: Traits
+
+
+Effect = Send | Fact | Ask
+
+Deciding = Callable[[Traits], Decision | None]
+"""What a machine shall boot, as far as it is known without waiting; None: it must be asked for. Any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +101,9 @@ class BootServer:
     `observe` and `tick`; `machine_at` and the `note_` methods may be called from any. `settings` may be replaced.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, deciding: Deciding | None = None) -> None:
         self.settings = settings
+        self._deciding = deciding or _everything
         self._machines: _Lru[str, _Machine] = _Lru(_MACHINES)
         self._macs: _Lru[str, str] = _Lru(_MACHINES)  # IPv4 -> MAC
         self._worked: _Lru[str, Recipe] = _Lru(_FAMILIES)  # Client.family -> recipe
@@ -98,6 +112,7 @@ class BootServer:
         self._refusals = _Refusals()
         self._rival_vendor_until: Ns = 0
         self._notes: deque[tuple[str, str, Ns]] = deque(maxlen=_MACHINES)  # machine, loader ("": it started), when
+        self._learnt: deque[Traits] = deque(maxlen=_MACHINES)
 
     def receive(self, datagram: Datagram, now: Ns) -> list[Effect]:
         """Answer a datagram that came to port 67 or 4011. Anything may be in it; nothing in it raises."""
@@ -108,17 +123,32 @@ class BootServer:
             return effects + self._refusals.add(datagram, str(error), now)
         if message.op != dhcp4.REQUEST:
             return effects + self._refusals.add(datagram, "a server's reply sent to a server port", now)
-        if datagram.service == "pxe":
-            return effects + self._boot_request(datagram, message, now)
-        if message.type == dhcp4.DISCOVER:
-            return effects + self._discover(datagram, message, now)
-        if message.type == dhcp4.REQUEST_LEASE and engine.boot_item(message) is not None:
-            return effects + self._boot_request(datagram, message, now)
+        if (answered := self._answered(datagram, message, now, resumed=False)) is not None:
+            return effects + answered
         if message.type == dhcp4.REQUEST_LEASE:
             return effects + self._lease_requested(message)
         if message.type in (dhcp4.BOOTP, dhcp4.INFORM):
             return effects + self._not_for_us(message, now)
         return effects  # DECLINE, RELEASE and replies: between the client and its DHCP server
+
+    def resume(self, datagram: Datagram, now: Ns) -> list[Effect]:
+        """Go on with a datagram that `receive` had to `Ask` for, now that the decision is known."""
+        effects = self._catch_up(datagram, now)
+        try:
+            message = dhcp4.parse(datagram.data)
+        except WireError:
+            return effects
+        return effects + (self._answered(datagram, message, now, resumed=True) or [])
+
+    def _answered(self, datagram: Datagram, message: Message, now: Ns, resumed: bool) -> list[Effect] | None:
+        """What answers a message that wants a boot; None where it is none."""
+        if datagram.service == "pxe":
+            return self._boot_request(datagram, message, now, resumed)
+        if message.type == dhcp4.DISCOVER:
+            return self._discover(datagram, message, now, resumed)
+        if message.type == dhcp4.REQUEST_LEASE and engine.boot_item(message) is not None:
+            return self._boot_request(datagram, message, now, resumed)
+        return None
 
     def observe(self, datagram: Datagram, now: Ns) -> list[Effect]:
         """Learn from a datagram that was not for us: DHCP replies to port 68, REQUESTs. Never sends."""
@@ -147,6 +177,15 @@ class BootServer:
         """MAC of the machine last seen with this IPv4 address, "" if none. Any thread."""
         return self._macs.get(address) or ""
 
+    def traits_of(self, machine: str) -> Traits | None:
+        """What is known of a machine, from its last DISCOVER or boot request. Any thread."""
+        memory = self._machines.get(machine)
+        return memory.traits if memory else None
+
+    def note_traits(self, traits: Traits) -> None:
+        """A machine's loader told more of it (SMBIOS): remembered from the next datagram on. Any thread."""
+        self._learnt.append(traits)
+
     def note_loader_served(self, machine: str, name: str, now: Ns) -> None:
         """A boot loader (catalog name) was fetched whole by this machine. Any thread."""
         self._notes.append((machine, name, now))
@@ -157,22 +196,31 @@ class BootServer:
 
     # --- port 67 ------------------------------------------------------------------------------------------------
 
-    def _discover(self, datagram: Datagram, message: Message, now: Ns) -> list[Effect]:
+    def _discover(self, datagram: Datagram, message: Message, now: Ns, resumed: bool) -> list[Effect]:
         client = classify(message)
         if client.kind in _NOT_NETBOOT:
             return self._not_for_us(message, now, client)
         memory = self._machine(client, message)
-        if memory.is_copy(message, now):
-            if message.giaddr in memory.answered or len(memory.answered) == _COPIES:
+        effects: list[Effect] = []
+        if resumed or memory.is_copy(message, now):
+            other = message.xid != memory.xid  # the machine has gone on to another attempt meanwhile
+            if other or message.giaddr in memory.answered or len(memory.answered) == _COPIES:
                 return []
-            effects: list[Effect] = []
         else:
             memory.begin(client, message, now)
             effects = [_discovered(datagram, message, client, memory.retry)]
-        memory.answered = (*memory.answered, message.giaddr)
         if self.settings.mode == "off":
+            memory.answered = (*memory.answered, message.giaddr)
             return effects + self._silent(client, "dhcp", "port 67 is left alone (--mode off)", now)
-        plan = decide(client, self.settings.offerings, self._history(memory, now))
+        memory.learn(read_traits(client, message, ours=datagram.ours, interface=datagram.interface, stage="discover"))
+        target = self._target(memory, "discover", resumed)
+        if isinstance(target, Ask):
+            return [*effects, target]
+        memory.answered = (*memory.answered, message.giaddr)
+        effects += self._told(client, memory, target)
+        if isinstance(target, Silence):
+            return effects + self._silent(client, "dhcp", target.because, now)
+        plan = decide(client, self._offerings(target), self._history(memory, now))
         if isinstance(plan, Silence):
             return effects + self._silent(client, "dhcp", plan.because, now)
         to = _to_client(datagram, message)
@@ -221,7 +269,7 @@ class BootServer:
 
     # --- port 4011, and boot server discovery by broadcast ------------------------------------------------------
 
-    def _boot_request(self, datagram: Datagram, message: Message, now: Ns) -> list[Effect]:
+    def _boot_request(self, datagram: Datagram, message: Message, now: Ns, resumed: bool) -> list[Effect]:
         service = datagram.service
         client = classify(message)
         if message.type not in (dhcp4.REQUEST_LEASE, dhcp4.INFORM):
@@ -236,7 +284,8 @@ class BootServer:
         if client.machine and address != _NONE:
             self._macs.put(address, client.machine)
         asked = item[0] if item else -1
-        effects.append(PxeRequested(client.machine, client.summary, address, datagram.source[1], asked))
+        if not resumed:
+            effects.append(PxeRequested(client.machine, client.summary, address, datagram.source[1], asked))
         if item and item[1] & engine.CREDENTIALS:
             return effects + self._silent(
                 client, service, "it wants a signed boot item (BIS), which is not served", now
@@ -244,7 +293,14 @@ class BootServer:
         if item and service == "dhcp" and asked != engine.MENU_TYPE:
             because = f"it looks for a boot server of type {asked}, which this one is not"
             return effects + self._silent(client, service, because, now)
-        plan = decide(client, self.settings.offerings, self._history(memory, now))
+        memory.learn(read_traits(client, message, ours=datagram.ours, interface=datagram.interface, stage="pxe"))
+        target = self._target(memory, "pxe", resumed)
+        if isinstance(target, Ask):
+            return [*effects, target]
+        effects += self._told(client, memory, target)
+        if isinstance(target, Silence):
+            return effects + self._silent(client, service, target.because, now)
+        plan = decide(client, self._offerings(target), self._history(memory, now))
         if isinstance(plan, Silence):
             return effects + self._silent(client, service, plan.because, now)
         memory.shape = memory.shape or plan.recipe
@@ -265,6 +321,29 @@ class BootServer:
             PxeAnswered(client.machine, printable(answer.boot_file), datagram.ours, address, _because(client, plan)),
             *self._warnings(client, plan, now),
         ]
+
+    # --- what it boots ------------------------------------------------------------------------------------------
+
+    def _target(self, memory: _Machine, stage: Stage, resumed: bool) -> Target | Silence | Ask:
+        """What the machine shall boot; what it shall not boot from here is a Silence."""
+        asking = replace(memory.traits, stage=stage)
+        decision = self._deciding(asking)
+        if decision is None:
+            return Silence("nobody could say in time what it shall boot") if resumed else Ask(asking)
+        if isinstance(decision, Target) and decision.local:
+            return Silence(f"it goes on with its own disk: {decision.because}")
+        return decision
+
+    def _told(self, client: Client, memory: _Machine, target: Target | Silence) -> list[Effect]:
+        """The decision as a fact, once a boot, where it has a reason of its own."""
+        if isinstance(target, Silence) or not target.because or memory.decided == target.because:
+            return []
+        memory.decided = target.because
+        return [Decided(client.machine, target.what, target.profile, target.because)]
+
+    def _offerings(self, target: Target) -> Offerings:
+        offerings = self.settings.offerings
+        return replace(offerings, suits=target.suits) if target.suits else offerings
 
     # --- neighbours ---------------------------------------------------------------------------------------------
 
@@ -300,6 +379,10 @@ class BootServer:
     def _catch_up(self, datagram: Datagram, now: Ns) -> list[Effect]:
         """What is due before a datagram is looked at."""
         self._own.put(datagram.ours, None)
+        while self._learnt:
+            learnt = self._learnt.popleft()
+            if (memory := self._machines.get(learnt.machine)) is not None:
+                memory.learn_more(learnt)
         while self._notes:
             machine, name, at = self._notes.popleft()
             memory = self._machines.get(machine)
@@ -323,7 +406,7 @@ class BootServer:
 
     def _history(self, memory: _Machine, now: Ns) -> History:
         return History(
-            retry=memory.retry,
+            retry=memory.ignored,
             served=memory.served,
             dead=memory.dead,
             worked=self._worked.get(memory.family),
@@ -390,6 +473,12 @@ def split_machine(name: str) -> tuple[str, str]:
 # --- helpers ----------------------------------------------------------------------------------------------------
 
 _NONE = "0.0.0.0"
+
+
+def _everything(_: Traits) -> Decision:
+    return Target("")
+
+
 _MACHINE = re.compile(r"/*((?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2})/")
 _NOT_NETBOOT = (Kind.HOST, Kind.BOOTP, Kind.BSDP)
 _SHAPES: tuple[Recipe, ...] = ("direct", "binl", "menu")
@@ -411,7 +500,10 @@ class _Machine:
     secs: int = 0
     seen_at: Ns = 0
     retry: int = 0
+    ignored: int = 0  # offers of this attempt that it asked again after
     answered: tuple[str, ...] = ()  # giaddrs of the copies of the last DISCOVER that were dealt with
+    traits: Traits = Traits("")
+    decided: str = ""  # the reason that was told in this boot
     family: str = ""
     shape: Recipe | None = None  # last offered in this attempt
     served: tuple[str, ...] = ()  # loaders fetched whole in this boot, until one can do all that it needs
@@ -433,10 +525,38 @@ class _Machine:
             and not (firmware and self.served)
         )
         self.retry = self.retry + 1 if again else 0
+        if again and self.shape is not None:
+            self.ignored += 1
         if not again:
-            self.shape = None
+            self.shape, self.ignored = None, 0
             self._new_boot(client, firmware, now)
         self.xid, self.secs, self.seen_at, self.answered = message.xid, message.secs, now, ()
+
+    def learn(self, traits: Traits) -> None:
+        """Keep what a message says, and of what was known before that which this one could not say."""
+        before = self.traits
+        firmware, vendor_class = traits.firmware, traits.vendor_class
+        if traits.loader and before.firmware and (before.firmware == "bios") == (firmware == "bios"):
+            firmware, vendor_class = before.firmware, before.vendor_class  # the firmware that brought the loader
+        self.traits = replace(
+            traits,
+            uuid=traits.uuid or before.uuid,
+            serial=before.serial,
+            manufacturer=before.manufacturer,
+            product=before.product,
+            firmware=firmware,
+            vendor_class=vendor_class,
+        )
+
+    def learn_more(self, told: Traits) -> None:
+        """Keep what a loader read in the machine's SMBIOS."""
+        self.traits = replace(
+            self.traits,
+            uuid=told.uuid or self.traits.uuid,
+            serial=told.serial,
+            manufacturer=told.manufacturer,
+            product=told.product,
+        )
 
     def took(self, name: str, at: Ns) -> None:
         """A loader was fetched. ROMs that never acknowledge the last block are believed late: it may live already."""
@@ -445,6 +565,8 @@ class _Machine:
 
     def _new_boot(self, client: Client, firmware: bool, now: Ns) -> None:
         """Forget what belongs to the boot before; a loader that died in it is remembered until one lives."""
+        if firmware or not self.served:
+            self.decided = ""
         if firmware:
             if self.served and not self.lived and now - self.served_at < _SAME_BOOT:
                 self.dead = tuple(dict.fromkeys((*self.dead, self.served[-1])))[-8:]

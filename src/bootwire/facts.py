@@ -78,6 +78,16 @@ class Discovered(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class Decided(Fact):
+    """What this machine shall boot was decided. what: in a few words; profile: what the operator calls it, or ""."""
+
+    kind: ClassVar[str] = "decision"
+    what: str
+    profile: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Offered(Fact):
     """We answered a DISCOVER. recipe: direct, binl, menu, ipxe, http-boot, raspberry (docs/reference/offers.md)."""
 
@@ -270,7 +280,7 @@ class Record(NamedTuple):
 
 KINDS: tuple[type[Fact], ...] = (
     Listening, Warned, Stopped,
-    Discovered, Offered, PxeRequested, PxeAnswered, Silent, Refused, AddressSeen, RivalSeen,
+    Discovered, Decided, Offered, PxeRequested, PxeAnswered, Silent, Refused, AddressSeen, RivalSeen,
     TransferStarted, TransferDone, TransferFailed, SizeProbed, NotFound,
     ScriptServed, ConsoleSaid, HandedOver,
 )  # fmt: skip

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootwire.policy.client import ARCHITECTURES, classify
-from bootwire.policy.decide import LOADERS, History, Offerings, Plan, Silence, decide
+from bootwire.policy.decide import LOADERS, History, Offerings, Plan, decide
+from bootwire.policy.target import Silence
 from dhcp_samples import NAMES, changed, messages
 
 ALL = Offerings(loaders=frozenset(name for names in LOADERS.values() for name in names))

@@ -80,6 +80,9 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             relay = f" through relay {fact.relay}" if fact.relay else ""
             again = f", asked {fact.retry + 1} times" if fact.retry else ""
             return "discover", "", f"{fact.client}{arch} on {fact.interface}{relay}{again}"
+        case facts.Decided():
+            profile = f" ({fact.profile})" if fact.profile else ""
+            return "decision", "", f"{fact.what}{profile}: {fact.because}"
         case facts.Offered():
             offered = fact.boot_file or "nothing yet"
             return "offer", "", f"{offered} from {fact.server} ({fact.recipe}): {fact.because}"

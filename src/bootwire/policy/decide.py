@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bootwire.policy.client import Client, Kind
+from bootwire.policy.target import Silence
 from bootwire.wire import dhcp4
 
 Recipe = Literal["direct", "binl", "menu", "ipxe", "http-boot", "raspberry"]
@@ -43,7 +44,7 @@ class Offerings:
 class History:
     """What this boot has seen so far.
 
-    retry         how many DISCOVERs of the same attempt came before this one
+    retry         how many times the machine asked again in this attempt although it had been offered something
     served        loaders that were fetched whole in this boot
     dead          loaders that this machine fetched in earlier attempts and that never showed a sign of life
     worked        the recipe that last brought this kind of machine further, None if not known
@@ -74,13 +75,6 @@ class Plan:
     because: str
     how: str = ""
     warnings: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """Do not answer, so that another server may."""
-
-    because: str
 
 
 def decide(client: Client, offerings: Offerings, history: History) -> Plan | Silence:
