@@ -299,7 +299,13 @@ class Bootwire:
             self.core.note_loader_started(machine, lan.now)
             base = f"http://{OURS}"
             return scripts.boot_script(
-                scripts.Boot(base, machine, len(self.initrds), self.cmdline), query.get("platform", "")
+                scripts.Boot(
+                    scripts.boot_url(base, machine, "kernel"),
+                    scripts.boot_url(base, machine, scripts.MARKER),
+                    tuple(scripts.boot_url(base, machine, f"initrd/{i}") for i in range(len(self.initrds))),
+                    self.cmdline,
+                ),
+                query.get("platform", ""),
             )
         machine, rest = split_machine(parts.path.removeprefix("/boot/"))
         if rest in self.loaders:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootwire.boot_server import (
+    Ask,
     BootServer,
     Datagram,
     Effect,
@@ -23,6 +24,7 @@ from bootwire.boot_server import (
 from bootwire.engine import MS, Ns, S
 from bootwire.facts import (
     AddressSeen,
+    Decided,
     Discovered,
     Fact,
     Offered,
@@ -34,6 +36,7 @@ from bootwire.facts import (
     Warned,
 )  # fmt: skip
 from bootwire.policy.decide import LOADERS, Offerings
+from bootwire.policy.target import Image, Silence, Target, Traits
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Message
 from dhcp_samples import NAMES, changed, messages, vector
@@ -628,3 +631,125 @@ def test_every_name_we_give_fits_the_headers_file_field(machine):
 def test_urls_leave_port_80_out():
     assert blob_url(OURS, 80, "", "kernel") == "http://192.0.2.10/boot/kernel"
     assert blob_url(OURS, 8080, "", "kernel") == "http://192.0.2.10:8080/boot/kernel"
+
+
+# --- what each machine boots --------------------------------------------------------------------------------------
+
+
+class Book:
+    """What a decider knows: nothing of a machine until it is written down."""
+
+    def __init__(self) -> None:
+        self.decision: Target | Silence | None = None
+        self.asked: list[Traits] = []
+
+    def __call__(self, traits: Traits) -> Target | Silence | None:
+        self.asked.append(traits)
+        return self.decision
+
+
+def decided_by(book: Book, **settings) -> BootServer:
+    return BootServer(Settings(**{"offerings": ALL, **settings}), book)
+
+
+LINUX = Target("rule 7", "rescue", kernel=Image("/srv/vmlinuz"))
+
+
+def test_what_nobody_knows_yet_is_asked_for_and_answered_when_it_is_known():
+    book = Book()
+    boots = decided_by(book)
+    waiting = datagram("edk2-x64-discover")
+    effects = boots.receive(waiting, S)
+    assert not sent(effects)
+    (ask,) = [effect for effect in effects if isinstance(effect, Ask)]
+    assert (ask.traits.platform, ask.traits.firmware, ask.traits.stage) == ("x86_64", "uefi", "discover")
+    book.decision = LINUX
+    effects = boots.resume(waiting, 3 * S)
+    only_send(effects)
+    assert facts(effects, Discovered) == []  # that was told when it came
+    assert [(fact.profile, fact.because) for fact in facts(effects, Decided)] == [("rescue", "rule 7")]
+
+
+def test_repeats_while_it_is_asked_for_do_not_change_the_shape_of_the_first_offer():
+    book = Book()
+    boots = decided_by(book)
+    first, second = discover(secs=0), discover(secs=4)
+    boots.receive(datagram(first), S)
+    boots.receive(datagram(second), 5 * S)
+    book.decision = LINUX
+    (offer,) = facts(boots.resume(datagram(first), 6 * S), Offered)
+    assert offer.recipe == "binl"
+    assert boots.resume(datagram(second), 6 * S) == []  # one answer is enough
+
+
+def test_an_answer_that_comes_too_late_for_its_attempt_is_not_given():
+    book = Book()
+    boots = decided_by(book)
+    boots.receive(datagram(discover(xid=1)), S)
+    boots.receive(datagram(discover(xid=2)), 200 * S)
+    book.decision = LINUX
+    assert boots.resume(datagram(discover(xid=1)), 201 * S) == []
+
+
+def test_a_decision_that_never_came_is_silence_with_a_reason():
+    boots = decided_by(Book())
+    boots.receive(datagram("edk2-x64-discover"), S)
+    (silent,) = facts(boots.resume(datagram("edk2-x64-discover"), 2 * S), Silent)
+    assert "in time" in silent.because
+
+
+@pytest.mark.parametrize(
+    ("decision", "because"),
+    [(Silence("no rule is about it"), "no rule is about it"), (Target("rule 3", local=True), "own disk: rule 3")],
+)
+def test_a_machine_that_boots_nothing_from_here_gets_no_offer(decision: Target | Silence, because: str):
+    book = Book()
+    book.decision = decision
+    effects = decided_by(book).receive(datagram("edk2-x64-discover"), S)
+    assert not sent(effects)
+    assert because in facts(effects, Silent)[0].because
+
+
+def test_port_4011_asks_too_and_answers_where_the_request_came_from():
+    book = Book()
+    boots = decided_by(book)
+    request = datagram("edk2-x64-binl-request", ("192.0.2.57", 4011), "pxe")
+    effects = boots.receive(request, S)
+    assert [type(effect) for effect in effects] == [PxeRequested, Ask]
+    book.decision = LINUX
+    effects = boots.resume(request, 2 * S)
+    assert ("192.0.2.57", 4011) in [send.to for send in sent(effects)]
+    assert facts(effects, PxeRequested) == []
+
+
+def test_an_ipxe_that_firmware_brought_is_decided_with_what_the_firmware_said():
+    book = Book()
+    book.decision = LINUX
+    boots = decided_by(book)
+    http = discover("edk2-http-x64-discover")
+    boots.receive(datagram(http), S)
+    boots.receive(datagram(discover("ipxe-efi-x64-discover", chaddr=http.chaddr, xid=9)), 2 * S)
+    assert [(traits.firmware, traits.loader) for traits in book.asked] == [("uefi-http", ""), ("uefi-http", "ipxe")]
+
+
+def test_what_smbios_tells_once_is_known_from_then_on():
+    book = Book()
+    book.decision = LINUX
+    boots = decided_by(book)
+    boots.receive(datagram("edk2-x64-discover"), S)
+    (machine,) = {traits.machine for traits in book.asked}
+    boots.note_traits(replace(book.asked[0], serial="7CZ1", product="PowerEdge"))
+    boots.receive(datagram(discover(xid=77)), 500 * S)
+    assert (book.asked[-1].serial, book.asked[-1].product) == ("7CZ1", "PowerEdge")
+    assert boots.traits_of(machine) is not None
+
+
+def test_a_relays_circuit_and_remote_id_are_read_as_text_or_as_octets():
+    book = Book()
+    book.decision = LINUX
+    option82 = b"\x01\x04eth7\x02\x03\x00\x9f\x01"
+    message = discover(giaddr="198.51.100.1")
+    message = replace(message, options=(*message.options, (dhcp4.RELAY_AGENT, option82)))
+    decided_by(book).receive(datagram(message, ("198.51.100.1", 67)), S)
+    traits = book.asked[0]
+    assert (traits.circuit_id, traits.remote_id, traits.link) == ("eth7", "0x009f01", "198.51.100.1")

@@ -17,12 +17,10 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from bootwire.assets.catalog import Blob
-from bootwire.assets.kernels import Image, Refusal, check_initrd, check_kernel
-from bootwire.assets.scripts import Boot, Caller, apology, autoexec, boot_script, check_text, mismatch
+from bootwire.assets.scripts import autoexec
 from bootwire.boot_server import BootServer
 from bootwire.boot_server import Settings as ServerSettings
 from bootwire.engine import MS
@@ -30,8 +28,10 @@ from bootwire.facts import Listening, Record, ScriptServed, Stopped, TransferDon
 from bootwire.observe import prose
 from bootwire.policy.decide import Offerings
 from bootwire.serve import loaders
-from bootwire.serve.answers import Answers, Script
+from bootwire.serve.answers import Answers
+from bootwire.serve.boot_scripts import Scripts
 from bootwire.serve.capture import Capture
+from bootwire.serve.content import Later, Upstream
 from bootwire.serve.dhcp import DhcpEdge, PortInUse
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.http import HttpServer
@@ -39,12 +39,17 @@ from bootwire.serve.http import Limits as HttpLimits
 from bootwire.serve.interfaces import Interface, InterfaceError, choose
 from bootwire.serve.journal import Journal
 from bootwire.serve.loop import Loop
+from bootwire.serve.mode import House, Mode, StartError
 from bootwire.serve.ports import taken
-from bootwire.serve.sources import Examined, SourceError, examine, split_list
+from bootwire.serve.static import Static, StaticMode
 from bootwire.serve.syslog import SyslogReceiver
 from bootwire.serve.tftp import Limits as TftpLimits
 from bootwire.serve.tftp import TftpServer
 from bootwire.serve.upstream import Streamer
+from bootwire.serve.waiting import Waiting
+from bootwire.wire import http
+
+__all__ = ["Settings", "StartError", "Static", "boot", "command"]
 
 TFTP_PORT = 69  # RFC 1350 section 4
 HTTP_PORT, HTTP_PORT_ELSE = 80, 8080
@@ -52,14 +57,6 @@ RASPBERRY_FILES = ("bootcode.bin", "start4.elf", "config.txt")  # what Raspberry
 ADDRESS_CHECK_SECONDS = 2.0  # how soon a changed address of an interface is followed
 DESCRIPTORS = 16_384  # twice the transfers and connections there may be at most, and some to spare
 DRAIN_SECONDS = 3.0  # how long transfers under way may go on after the first signal
-
-
-class StartError(Exception):
-    """Why the server cannot start, in lines for a person; status is the exit status (1 failed, 2 wrong usage)."""
-
-    def __init__(self, text: str, status: int = 1) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,55 +76,14 @@ class Settings:
     verbose: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Static:
-    """Static mode's one plan: what every machine boots."""
-
-    kernel: str
-    initrds: tuple[str, ...] = ()
-    cmdline: str = ""
-    message: str = ""
-
-
-@dataclass(slots=True)
-class Images:
-    """The static plan's images, looked at: the catalog they are served from and what was recognised."""
-
-    catalog: dict[str, Blob]
-    kernel: Image
-    initrds: int = 0
-    lines: list[str] = field(default_factory=list)  # for the person who started us
-    warnings: list[str] = field(default_factory=list)
-
-
 def boot(settings: Settings, static: Static) -> int:
     """Run static mode until a signal ends it. Returns 0; raises StartError when it cannot start."""
-    images = look_at(static)
-    return _Server(settings, static, images).run()
+    return serve(settings, StaticMode(static))
 
 
-def look_at(static: Static) -> Images:
-    """Recognise the kernel and the initrds before anything is served. Raises StartError (status 2)."""
-    for text, what in ((static.cmdline, "the command line"), (static.message, "the message")):
-        if wrong := check_text(text.replace("\n", " ") if what == "the message" else text, what):
-            raise StartError(wrong, 2)
-    try:
-        kernel = examine(static.kernel)
-        initrds = [examine(name) for name in split_list(static.initrds)]
-    except SourceError as error:
-        raise StartError(str(error), 2) from None
-    known = _recognised(kernel, check_kernel(kernel.head, kernel.size))
-    images = Images({"kernel": _blob("kernel", kernel)}, known)
-    images.lines.append(f"Kernel    {kernel.given}: {known.text}{_size(kernel)}")
-    found = [(kernel.given, known)]
-    for index, initrd in enumerate(initrds):
-        seen = _recognised(initrd, check_initrd(initrd.head, initrd.size, known))
-        images.catalog[f"initrd/{index}"] = _blob(f"initrd/{index}", initrd)
-        images.initrds += 1
-        images.lines.append(f"Initrd    {initrd.given}: {seen.text}{_size(initrd)}")
-        found.append((initrd.given, seen))
-    images.warnings = [f"{given}: {image.warning}" for given, image in found if image.warning]
-    return images
+def serve(settings: Settings, mode: Mode) -> int:
+    """Run the server in `mode` until a signal ends it. Returns 0; raises StartError when it cannot start."""
+    return _Server(settings, mode).run()
 
 
 def command() -> str:
@@ -139,10 +95,9 @@ def command() -> str:
 class _Server:
     """One run of the server, from the first check to the last line."""
 
-    def __init__(self, settings: Settings, static: Static, images: Images) -> None:
+    def __init__(self, settings: Settings, mode: Mode) -> None:
         self._settings = settings
-        self._static = static
-        self._images = images
+        self._mode = mode
         self._journal = Journal(1, json=settings.json, verbose=settings.verbose > 0)
         self._record = self._journal.record
         self._transfers = Loop()
@@ -165,15 +120,17 @@ class _Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             control.add_signal_handler(number, signals.put_nowait, number.name)
         self._streamer = Streamer(control, self._record, self._hand_back)
+        self._waiting = Waiting(control, self._record, self._hand_back)
         self._open_http(chosen)  # first, since every URL has its port in it
-        offerings = Offerings(
-            frozenset(self._loaders), _suits(self._images.kernel), _has_raspberry_files(self._settings.files)
-        )
-        self._boot_server = BootServer(ServerSettings(self._http_port, self._settings.mode, offerings))
+        mode = self._mode
+        offerings = Offerings(frozenset(self._loaders), raspberry=_has_raspberry_files(self._settings.files))
+        settings = ServerSettings(self._http_port, self._settings.mode, offerings)
+        self._boot_server = BootServer(settings, mode.decider.known)
         self._answers = Answers(
-            {**self._images.catalog, **loaders.catalog(self._loaders)},
+            {**mode.catalog, **loaders.catalog(self._loaders)},
             first_script=lambda machine, ours: autoexec(self._base(ours), machine, ours),
-            boot_script=self._boot_script,
+            boot_script=Scripts(self._boot_server, mode.decider, self._base, mode.link),
+            rooms=mode.rooms,
             machine_at=self._boot_server.machine_at,
             published=self._published,
             record=self._record,
@@ -183,6 +140,7 @@ class _Server:
         capture: Capture | None = None
         try:
             self._open_rest(control, chosen)
+            mode.open(House(control, self._record, self._boot_server, self._base))
             if self._settings.pcap:
                 capture = self._capture(self._settings.pcap, chosen)
             self._say_ready(chosen)
@@ -198,6 +156,8 @@ class _Server:
             if self._syslog:
                 self._syslog.close()
             await self._streamer.close()
+            await self._waiting.close()
+            await mode.close()
             self._transfers.stop()
             if thread.is_alive():
                 await asyncio.to_thread(thread.join, 2)
@@ -216,7 +176,7 @@ class _Server:
             try:
                 self._http = HttpServer(
                     self._transfers, listen, lambda request, peer: self._answers.http(request, peer), self._record,
-                    self._streamer.take, self._http_limits,
+                    self._take, self._http_limits,
                 )  # fmt: skip
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
@@ -241,7 +201,7 @@ class _Server:
                 limits=self._tftp_limits,
                 single_port=self._settings.tftp_single_port,
             )
-            self._dhcp = DhcpEdge(self._boot_server, chosen, self._record)
+            self._dhcp = DhcpEdge(self._boot_server, chosen, self._record, self._mode.decider.ask)
             self._dhcp.open(control)
         except PortInUse as error:
             raise StartError(f"{error.what}\n  try  {error.fix}") from None
@@ -339,12 +299,21 @@ class _Server:
         self._transfers.call_soon(close)
         await closed.wait()
 
-    def _hand_back(self, sock: socket.socket, leftover: bytes) -> None:
-        """A connection whose answer was streamed returns to the transfer loop."""
+    def _take(self, sock: socket.socket, request: http.Request, found: Upstream | Later, leftover: bytes) -> None:
+        """A connection that the transfer loop cannot answer alone (called there)."""
+        if isinstance(found, Upstream):
+            self._streamer.take(sock, request, found, leftover)
+        else:
+            self._waiting.take(sock, request, found, leftover)
+
+    def _hand_back(self, sock: socket.socket, leftover: bytes, request: http.Request | None = None) -> None:
+        """A connection returns to the transfer loop: its answer was streamed, or can now be given to `request`."""
 
         def adopt() -> None:
             if self._http:
-                self._http.adopt(sock, leftover)
+                self._http.adopt(sock, leftover, request)
+            else:
+                sock.close()
 
         self._transfers.call_soon(adopt)
 
@@ -357,27 +326,18 @@ class _Server:
         elif isinstance(fact, ScriptServed) and fact.machine:
             self._boot_server.note_loader_started(fact.machine, record.at)
 
-    # --- scripts ------------------------------------------------------------------------------------------------
-
-    def _boot_script(self, machine: str, who: Caller, ours: str) -> Script:
-        wrong = mismatch(self._images.kernel.architectures, who)
-        if wrong:
-            return Script(apology(wrong, ours), f"not booted: {wrong}")
-        boot = Boot(self._base(ours), machine, self._images.initrds, self._static.cmdline, self._static.message, ours)
-        return Script(boot_script(boot, who.platform), "static mode: every machine gets this kernel")
-
     def _base(self, ours: str) -> str:
         return f"http://{ours}" + (f":{self._http_port}" if self._http_port != 80 else "")
 
     # --- for the person -----------------------------------------------------------------------------------------
 
     def _say_ready(self, chosen: Sequence[Interface]) -> None:
-        lines = [f"Network   {_where_text(chosen)}", *self._images.lines]
+        lines = [f"Network   {_where_text(chosen)}", *self._mode.lines]
         lines.append(f"Loaders   {loaders.summary(self._loaders)}")
         if self._settings.files:
             lines.append(f"Files     {self._settings.files}, at the TFTP root and http://…/files/")
         lines.append("Ready. Turn on a machine and choose network boot (often F12). Ctrl-C stops.")
-        for what in self._images.warnings:
+        for what in self._mode.warnings:
             self._record(Warned("", what))
         for what in self._advice:
             self._record(Warned("", what, "bootwire assets fetch"))
@@ -407,20 +367,6 @@ def _limits(descriptors: int) -> tuple[HttpLimits, TftpLimits]:
     )
 
 
-def _recognised(examined: Examined, seen: Image | Refusal) -> Image:
-    if isinstance(seen, Refusal):
-        raise StartError(f"{examined.given}: {seen.because}", 2)
-    return seen
-
-
-def _blob(name: str, examined: Examined) -> Blob:
-    return Blob(name, examined.size, examined.source)
-
-
-def _size(examined: Examined) -> str:
-    return f", {examined.size / 1e6:.1f} MB" if examined.size >= 0 else ", size not told"
-
-
 def _publish(path: str | None) -> PublishedDirectory | None:
     if path is None:
         return None
@@ -435,15 +381,6 @@ def _choose(names: Sequence[str]) -> tuple[Interface, ...]:
         return choose(names)
     except InterfaceError as error:
         raise StartError(f"{error.what}\n  try  {error.fix}", 2 if names else 1) from None
-
-
-def _suits(kernel: Image) -> frozenset[str]:
-    """The loader directories whose machines this kernel runs on; empty if nobody knows."""
-    return (
-        frozenset(kernel.architectures) | {"bios"}
-        if kernel.architectures and kernel.bios
-        else frozenset(kernel.architectures)
-    )
 
 
 def _has_raspberry_files(path: str | None) -> bool:

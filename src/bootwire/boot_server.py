@@ -502,7 +502,7 @@ class _Machine:
     retry: int = 0
     ignored: int = 0  # offers of this attempt that it asked again after
     answered: tuple[str, ...] = ()  # giaddrs of the copies of the last DISCOVER that were dealt with
-    traits: Traits = Traits("")
+    traits: Traits = field(default_factory=lambda: Traits(""))
     decided: str = ""  # the reason that was told in this boot
     family: str = ""
     shape: Recipe | None = None  # last offered in this attempt

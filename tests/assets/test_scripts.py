@@ -6,10 +6,26 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bootwire.assets import scripts
-from bootwire.assets.scripts import Boot, Caller, apology, autoexec, boot_script, caller, mismatch, script_url
+from bootwire.assets.scripts import (
+    MARKER,
+    Boot,
+    Caller,
+    apology,
+    autoexec,
+    boot_script,
+    boot_url,
+    caller,
+    mismatch,
+    script_url,
+)
 
 BASE = "http://192.0.2.1:8080"
 MAC = "52:54:00:12:34:56"
+
+
+def boot(initrds: int = 0, cmdline: str = "", message: str = "", syslog: str = "") -> Boot:
+    urls = (boot_url(BASE, MAC, f"initrd/{number}") for number in range(initrds))
+    return Boot(boot_url(BASE, MAC, "kernel"), boot_url(BASE, MAC, MARKER), tuple(urls), cmdline, message, syslog)
 
 
 def logical_lines(script: bytes) -> list[str]:
@@ -52,8 +68,8 @@ def looked_up(words: list[str]) -> str:
 
 
 def test_boot_script_is_this_text():
-    boot = Boot(BASE, MAC, 2, "console=ttyS0,115200n8 ip=dhcp", "Hello from the lab", "192.0.2.1")
-    assert boot_script(boot, "efi").decode() == (
+    what = boot(2, "console=ttyS0,115200n8 ip=dhcp", "Hello from the lab", "192.0.2.1")
+    assert boot_script(what, "efi").decode() == (
         "#!ipxe\n"
         "set syslog 192.0.2.1 ||\n"
         "echo -- Hello from the lab\n"
@@ -96,12 +112,13 @@ def test_autoexec_is_this_text():
         "set syslog 192.0.2.1 ||",
         "set step fetching the boot script",
         "imgfetch --name boot.ipxe http://192.0.2.1:8080/boot.ipxe?mac=52-54-00-12-34-56"
-        "&arch=${buildarch}&platform=${platform} || goto failed",
+        "&arch=${buildarch}&platform=${platform}&uuid=${uuid}&serial=${serial:uristring}"
+        "&manufacturer=${manufacturer:uristring}&product=${product:uristring} || goto failed",
     ]
 
 
 def test_every_goto_of_every_script_has_its_label_once():
-    for script in (boot_script(Boot(BASE, MAC)), autoexec(BASE), apology("no")):
+    for script in (boot_script(boot(0)), autoexec(BASE), apology("no")):
         labels = [line[1:] for line in logical_lines(script) if line.startswith(":")]
         targets = {words[1] for words in commands(script) if words[0] == "goto"}
         assert targets == set(labels)
@@ -109,7 +126,7 @@ def test_every_goto_of_every_script_has_its_label_once():
 
 
 def test_every_script_begins_with_the_magic_ipxe_looks_for():
-    for script in (boot_script(Boot(BASE, MAC)), autoexec(BASE), apology("no")):
+    for script in (boot_script(boot(0)), autoexec(BASE), apology("no")):
         assert script.startswith(b"#!ipxe\n")
 
 
@@ -117,7 +134,7 @@ def test_scripts_use_only_commands_that_ipxe_of_2019_has():
     known = {"set", "echo", "imgfree", "kernel", "initrd", "imgfetch", "boot", "exit", "inc", "iseq", "goto"}
     known |= {"sleep", "ifconf", "chain"}
     for script in (
-        boot_script(Boot(BASE, MAC, 1, "a", "b", "192.0.2.1")),
+        boot_script(boot(1, "a", "b", "192.0.2.1")),
         autoexec(BASE, "", "192.0.2.1"),
         apology("x"),
     ):
@@ -125,23 +142,23 @@ def test_scripts_use_only_commands_that_ipxe_of_2019_has():
 
 
 def test_a_bios_kernel_gets_no_initrd_words():
-    script = boot_script(Boot(BASE, MAC, 2, "quiet"), "pcbios")
+    script = boot_script(boot(2, "quiet"), "pcbios")
     assert ["boot", "kernel", "quiet"] in commands(script)
 
 
 def test_no_syslog_no_line_about_it():
-    assert b"syslog" not in boot_script(Boot(BASE, MAC, 1, "quiet"))
+    assert b"syslog" not in boot_script(boot(1, "quiet"))
 
 
 def test_a_failed_marker_never_stops_the_boot():
-    lines = boot_script(Boot(BASE, MAC)).decode().splitlines()
+    lines = boot_script(boot(0)).decode().splitlines()
     fetched = next(line for line in lines if "/started" in line)
     assert fetched.endswith(" ||")
     assert "imgfree started ||" in lines
 
 
 def test_settings_in_the_command_line_are_the_operators_to_use():
-    assert "ip=${ip}::${gateway}" in boot_script(Boot(BASE, MAC, cmdline="ip=${ip}::${gateway}")).decode()
+    assert "ip=${ip}::${gateway}" in boot_script(boot(0, cmdline="ip=${ip}::${gateway}")).decode()
 
 
 TEXT = st.text(
@@ -157,8 +174,8 @@ TEXT = st.text(
 @example("", ":label reboot")
 @example("\udcff", "\udcff")
 def test_no_text_of_the_operator_adds_a_command(cmdline, message):
-    plain = boot_script(Boot(BASE, MAC, 1, "x", "", ""))
-    script = boot_script(Boot(BASE, MAC, 1, cmdline, message, ""))
+    plain = boot_script(boot(1, "x", "", ""))
+    script = boot_script(boot(1, cmdline, message, ""))
     echoes = len(message.replace("\r\n", "\n").replace("\r", "\n").split("\n")) if message.strip() else 0
     echoes = min(echoes, scripts.MAX_MESSAGE_LINES)
     assert names(script) == ["echo"] * echoes + names(plain)
@@ -166,7 +183,7 @@ def test_no_text_of_the_operator_adds_a_command(cmdline, message):
 
 @given(TEXT)
 def test_a_command_line_arrives_word_by_word(cmdline):
-    script = boot_script(Boot(BASE, MAC, 1, cmdline))
+    script = boot_script(boot(1, cmdline))
     arrived = next(looked_up(words) for words in commands(script) if words[0] == "boot")
     meant = re.sub("[\x00-\x1f\x7f]", " ", cmdline).encode("utf-8", "replace").decode().replace("${nil}", "")
     assert arrived.split() == ["boot", "kernel", "initrd=initrd0", *meant.split()]

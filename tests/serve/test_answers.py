@@ -9,7 +9,8 @@ import pytest
 from bootwire.assets.catalog import Blob, Inline, LocalFile, RemoteFile
 from bootwire.assets.scripts import Caller
 from bootwire.facts import Fact, HandedOver, ScriptServed, TransferDone
-from bootwire.serve.answers import Answers, Script, clean_name
+from bootwire.serve.answers import Answers, clean_name
+from bootwire.serve.boot_scripts import Script
 from bootwire.serve.content import Content, Missing, Peer, Reply, Upstream
 from bootwire.serve.files import PublishedDirectory
 from bootwire.wire.http import Request
@@ -36,7 +37,9 @@ def answers(tmp_path: Path, facts: list[Fact]) -> Answers:
     return Answers(
         {blob.name: blob for blob in blobs},
         first_script=lambda machine, ours: f"#!ipxe\n# {machine} {ours}\n".encode(),
-        boot_script=lambda machine, who, ours: Script(f"#!ipxe\n# {machine} {who} {ours}\n".encode(), "because"),
+        boot_script=lambda machine, _, who, peer: Script(
+            f"#!ipxe\n# {machine} {who} {peer.ours}\n".encode(), "because"
+        ),
         machine_at=lambda address: MAC if address == PEER.address else "",
         published=PublishedDirectory(str(tmp_path / "public")),
         record=facts.append,

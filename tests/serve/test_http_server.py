@@ -19,7 +19,7 @@ import pytest
 
 from bootwire.engine import MS
 from bootwire.facts import NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted, Warned
-from bootwire.serve.content import Content, Missing, Peer, Reply, Upstream
+from bootwire.serve.content import Content, Later, Missing, Peer, Reply, Upstream
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.http import SMALL, HttpServer, Limits
 from bootwire.serve.loop import Loop
@@ -560,3 +560,25 @@ def test_a_port_in_use_is_said_before_anything_is_served() -> None:
         with pytest.raises(OSError, match="in use"):
             HttpServer(loop, [("127.0.0.1", 0), ("127.0.0.1", house.port)], lambda *_: Missing("no"), print)
         loop.close()
+
+
+def test_a_request_that_had_to_wait_is_looked_up_again_and_the_connection_goes_on(tree: PublishedDirectory) -> None:
+    taken: queue.SimpleQueue[tuple[socket.socket, Request, Later, bytes]] = queue.SimpleQueue()
+    known: list[bytes] = []
+
+    async def nothing() -> None:
+        pass
+
+    def resolve(request: Request, peer: Peer) -> object:
+        if request.path == "/boot.ipxe":
+            return Reply(200, known[0]) if known else Later(nothing)
+        return of(tree)(request, peer)
+
+    with served(resolve, hand_over=lambda *given: taken.put(given)) as house, Client(house.port) as client:
+        client.send(b"GET /boot.ipxe HTTP/1.1\r\n\r\nGET /small.ipxe HTTP/1.1\r\n\r\nGET /small")
+        sock, request, later, leftover = taken.get(timeout=20)
+        assert isinstance(later, Later)
+        known.append(b"#!ipxe\n")
+        client.send(b".ipxe HTTP/1.1\r\n\r\n")
+        house.loop.call_soon(lambda: house.server.adopt(sock, leftover, request))
+        assert [client.answer()[2] for _ in range(3)] == [b"#!ipxe\n", SCRIPT, SCRIPT]

@@ -21,6 +21,9 @@ from dataclasses import dataclass
 MARKER = "started"  # name below /boot/<mac>/ that a script asks for last, so that the server sees the hand-over
 TRIES = 5  # how often a script tries before it gives the machine back to its firmware
 PAUSE = 3  # seconds between two tries
+_TEXT = ":uristring"  # the setting's octets as they may stand in a URL (src/core/settings.c)
+SMBIOS = {"uuid": "", "serial": _TEXT, "manufacturer": _TEXT, "product": _TEXT}
+"""Settings that iPXE reads in the machine's SMBIOS, and how each is written in a URL."""
 MAX_MESSAGE_LINES = 24  # of the 25 lines of a text screen
 
 
@@ -54,19 +57,18 @@ def caller(query: tuple[tuple[str, str], ...], user_agent: str = "") -> Caller:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What one machine shall start: a kernel and its initrds, all fetched from `base`/boot/<mac>/.
+    """What one machine shall start: a kernel and its initrds, from URLs as `boot_url` and others make them.
 
-    base      "http://192.0.2.1:8080": scheme, host and port of this server as the machine reaches it
-    machine   MAC, lower case with colons
-    initrds   how many there are, in the order in which the kernel shall see them
+    marker    what is fetched last: `boot_url(base, machine, MARKER)`
+    initrds   in the order in which the kernel shall see them
     cmdline   kernel command line; iPXE looks up `${…}` in it (`${ip}`, `${net0/mac}`); any white space is one space
     message   shown on the machine's screen first; one line each
     syslog    dotted IPv4 address for iPXE's console log (UDP 514), "" for none; builds without syslog ignore it
     """
 
-    base: str
-    machine: str
-    initrds: int = 0
+    kernel: str
+    marker: str
+    initrds: tuple[str, ...] = ()
     cmdline: str = ""
     message: str = ""
     syslog: str = ""
@@ -78,14 +80,13 @@ def boot_script(boot: Boot, platform: str = "") -> bytes:
     platform: `Caller.platform`; where it is "pcbios" the kernel is spared the `initrd=` words that an EFI stub needs
     to find its initrds. Total: no text in `boot` can add a command, see the head of this module.
     """
-    where = f"{boot.base}/boot/{boot.machine.replace(':', '-')}"
-    names = [f"initrd{number}" for number in range(boot.initrds)]
+    names = [f"initrd{number}" for number in range(len(boot.initrds))]
     lines = [*_head(boot.syslog), *_say(boot.message), "set tries:int32 0", ":again", "imgfree"]
-    lines += _fetch("kernel", "kernel", f"{where}/kernel")
-    for number, name in enumerate(names):
-        lines += _fetch("initrd", name, f"{where}/initrd/{number}")
+    lines += _fetch("kernel", "kernel", boot.kernel)
+    for name, url in zip(names, boot.initrds, strict=True):
+        lines += _fetch("initrd", name, url)
     lines += [
-        _line(f"imgfetch --name {MARKER}", (f"{where}/{MARKER}",), "||"),
+        _line(f"imgfetch --name {MARKER}", (boot.marker,), "||"),
         f"imgfree {MARKER} ||",
         "set step starting the kernel",
     ]
@@ -103,18 +104,39 @@ def autoexec(base: str, machine: str = "", syslog: str = "") -> bytes:
     address = "ifconf --configurator dhcp || goto failed"  # plain `dhcp` would wait 10 s for an IPv6 router as well
     lines = ["set tries:int32 0", ":again", "set step getting an address", address, *_head(syslog)]
     lines += ["set step fetching the boot script"]
-    lines += [_line("imgfetch --name boot.ipxe", (script_url(base, machine),), "|| goto failed")]
+    lines += [_line("imgfetch --name boot.ipxe", (script_url(base, machine, more=True),), "|| goto failed")]
     return _script([*lines, "chain --autofree boot.ipxe || exit 1", "exit", *_FAILED])
 
 
-def script_url(base: str, machine: str = "") -> str:
+def boot_url(base: str, machine: str, name: str) -> str:
+    """Where a machine gets a file of its boot: boot_url("http://192.0.2.1", "52:54:00:12:34:56", "initrd/0")."""
+    return f"{base}/boot/{machine.replace(':', '-')}/{name}"
+
+
+def go_on(because: str, syslog: str = "", seconds: int = 3) -> bytes:
+    """A script that gives the machine back to its firmware, which goes on with the next boot device: its own disk.
+
+    A BIOS that started iPXE from a boot loader file often has nothing to go on to, so its first disk is tried first.
+    """
+    lines = [*_head(syslog), *_say(peer_text(f"Bootwire: {because}")), f"sleep {seconds} ||"]
+    return _script([*lines, "iseq ${platform} pcbios && sanboot --no-describe --drive 0x80 ||", "exit 1"])
+
+
+def tell_more(base: str, machine: str = "") -> bytes:
+    """A script that comes back for the boot script with what only SMBIOS tells: uuid, serial, manufacturer, product."""
+    return _script([_line("chain --replace --autofree", (script_url(base, machine, more=True),), "|| exit 1")])
+
+
+def script_url(base: str, machine: str = "", more: bool = False) -> str:
     """Where a machine gets its script. iPXE itself fills in its build and, without `machine` (a MAC), its own MAC.
 
     Good in a script and as a DHCP boot file name, for iPXE looks up `${…}` in both. At most 103 octets with an IPv4
     base, so that it fits the 128 of the DHCP file field (RFC 2131 section 2). The version is in iPXE's User-Agent.
+    more: with what SMBIOS tells, which makes it longer than that.
     """
     who = machine.replace(":", "-") or "${netX/mac:hexhyp}"
-    return f"{base}/boot.ipxe?mac={who}&arch=${{buildarch}}&platform=${{platform}}"
+    smbios = "".join(f"&{name}=${{{name}{as_text}}}" for name, as_text in SMBIOS.items()) if more else ""
+    return f"{base}/boot.ipxe?mac={who}&arch=${{buildarch}}&platform=${{platform}}{smbios}"
 
 
 def apology(because: str, syslog: str = "", seconds: int = 30) -> bytes:

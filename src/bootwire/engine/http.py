@@ -79,6 +79,10 @@ class Connection:
             self.deadline = now + (self._idle_time if self._idle else self._head_time)
         return result
 
+    def sent_ahead(self, leftover: bytes) -> None:
+        """Start while a request is being answered that somebody else has read; `leftover` came behind it."""
+        self._buffer = leftover
+
     def leftover(self) -> bytes:
         """What the peer has sent beyond the request being answered."""
         return self._buffer

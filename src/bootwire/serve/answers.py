@@ -10,7 +10,7 @@ import hashlib
 import time
 import urllib.parse
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from bootwire.assets.catalog import Blob, Catalog, Inline, LocalFile, RemoteFile
@@ -18,9 +18,11 @@ from bootwire.assets.scripts import MARKER, Caller, caller
 from bootwire.boot_server import split_machine
 from bootwire.engine import Ns, S
 from bootwire.facts import Fact, HandedOver, ScriptServed, TransferDone
-from bootwire.serve.content import Content, Missing, Peer, Record, Reply, Upstream
+from bootwire.serve.boot_scripts import Script
+from bootwire.serve.content import Content, Later, Missing, Peer, Record, Reply, Upstream
 from bootwire.serve.files import A_DIRECTORY, PublishedDirectory, open_local
 from bootwire.serve.listing import render
+from bootwire.serve.mode import Room
 from bootwire.wire.http import Request
 from bootwire.wire.text import printable
 
@@ -32,14 +34,6 @@ OPTIONAL = ("revocations", "shim_certificate", "pxelinux.cfg", "grub.cfg", "comm
 SCRIPT = "autoexec.ipxe"  # what iPXE asks the directory it came from for (interface/efi/efi_autoexec.c)
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """An iPXE script for one machine, and why it says what it says."""
-
-    text: bytes
-    because: str
-
-
 @dataclass(slots=True)
 class _Progress:
     since: Ns
@@ -49,8 +43,9 @@ class _Progress:
 class Answers:
     """The resolvers of both transfer services.
 
-    first_script(mac, ours)          what iPXE runs when it finds autoexec.ipxe beside itself; ours: our address
-    boot_script(mac, caller, ours)   what boots this machine; caller: what iPXE said of itself
+    first_script(mac, ours)   what iPXE runs when it finds autoexec.ipxe beside itself; ours: our address
+    boot_script(mac, request, caller, peer)   what boots this machine; caller: what iPXE said of itself
+    rooms                     further first parts of HTTP paths, and who looks below them
     """
 
     def __init__(
@@ -58,7 +53,8 @@ class Answers:
         catalog: Catalog,
         *,
         first_script: Callable[[str, str], bytes],
-        boot_script: Callable[[str, Caller, str], Script],
+        boot_script: Callable[[str, Request, Caller, Peer], Script | Later],
+        rooms: Mapping[str, Room] | None = None,
         machine_at: Callable[[str], str],
         published: PublishedDirectory | None,
         record: Record,
@@ -66,6 +62,7 @@ class Answers:
         self._catalog = catalog
         self._first_script = first_script
         self._boot_script = boot_script
+        self._rooms = rooms or {}
         self._machine_at = machine_at
         self._published = published
         self._record = record
@@ -81,7 +78,7 @@ class Answers:
             return self._open(blob, machine)
         return self._open_published(rest, machine)
 
-    def http(self, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream:
+    def http(self, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream | Later:
         path = request.path.lstrip("/")
         room, _, rest = path.partition("/")
         if path == "boot.ipxe":
@@ -90,6 +87,8 @@ class Answers:
             return self._boot_file(rest, peer)
         if room == "files":
             return self._published_over_http(path, rest, self._machine_at(peer.address))
+        if room in self._rooms:
+            return self._rooms[room](rest, request, peer)
         if path == "":
             return Reply(200, b"Bootwire: network boot server. Machines ask /boot.ipxe for their script.\n")
         return Missing(f"nothing is served at /{printable(room, 40)}", self._machine_at(peer.address))
@@ -101,11 +100,13 @@ class Answers:
         self._record(ScriptServed(machine, SCRIPT, peer.address, "iPXE", because))
         return self._first_script(machine, peer.ours)
 
-    def _script(self, request: Request, peer: Peer) -> Reply:
+    def _script(self, request: Request, peer: Peer) -> Reply | Later:
         said = next((value for name, value in request.query if name == "mac"), "")
         machine = _mac(said) or self._machine_at(peer.address)
         who = caller(request.query, request.headers.get("user-agent", ""))
-        script = self._boot_script(machine, who, peer.ours)
+        script = self._boot_script(machine, request, who, peer)
+        if isinstance(script, Later):
+            return script
         self._record(ScriptServed(machine, "boot.ipxe", peer.address, str(who), script.because))
         if machine:
             self._progress[machine] = _Progress(time.monotonic_ns())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -88,6 +88,18 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """The answer is not known yet: the control loop awaits `known`, then the same request is looked up again.
+
+    known   made in the transfer loop, awaited in the control loop; it bounds its own time and raises nothing. When it
+            has ended, the resolver must have another answer than Later
+    """
+
+    known: Callable[[], Awaitable[object]]
+    machine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """Who asks, and on which of our addresses. All IPv4 dotted; ports 1..65535."""
 
@@ -111,4 +123,4 @@ class HttpResolver(Protocol):
     Raises OSError with one of SHORTAGES when it cannot say.
     """
 
-    def __call__(self, request: http.Request, peer: Peer) -> Content | Missing | Reply | Upstream: ...
+    def __call__(self, request: http.Request, peer: Peer) -> Content | Missing | Reply | Upstream | Later: ...

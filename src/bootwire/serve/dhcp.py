@@ -13,11 +13,13 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from bootwire.boot_server import BootServer, Datagram, Effect, Send
+from bootwire.boot_server import Ask, BootServer, Datagram, Effect, Send
 from bootwire.facts import Fact, Listening, Warned
+from bootwire.policy.target import Traits
 from bootwire.serve.capture_socket import CaptureSocket, Heard, set_receive_buffer
 from bootwire.serve.interfaces import Interface
 from bootwire.serve.ports import owners, taken
@@ -30,6 +32,8 @@ TICK_SECONDS = 1.0  # how often held-back summaries of refusals are looked for
 BURST = 64  # datagrams read before other sockets get their turn
 RECEIVE_BUFFER = 4 << 20  # octets; a thousand machines ask within a second
 IP_PKTINFO = 8  # linux/in.h
+ASKING = 4_096  # datagrams that wait for a decision at a time; further ones are dropped, and their machines ask again
+ASKING_EACH = 8  # of one machine: the copies that its relays made, and its own repeats
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
@@ -48,14 +52,30 @@ class _Outlet(Protocol):
     def send(self, effect: Send, answering: Heard | None) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    datagram: Datagram
+    answering: Heard | None
+
+
 class DhcpEdge:
     """Carries datagrams between the network and a BootServer, in an asyncio loop.
 
+    ask: finds out what a machine shall boot, where the BootServer does not know; bounds its own time, raises nothing.
     `open` raises PortInUse (4011 taken) or PermissionError; after that nothing a peer or the kernel does raises.
     """
 
-    def __init__(self, server: BootServer, interfaces: Sequence[Interface], record: Callable[[Fact], None]) -> None:
+    def __init__(
+        self,
+        server: BootServer,
+        interfaces: Sequence[Interface],
+        record: Callable[[Fact], None],
+        ask: Callable[[Traits], Awaitable[None]] | None = None,
+    ) -> None:
         self._server = server
+        self._ask = ask
+        self._asking: dict[str, list[_Held]] = {}  # by machine: what waits for a decision
+        self._tasks: set[asyncio.Task[None]] = set()
         self._interfaces = interfaces
         self._record = record
         self._outlets: dict[tuple[str, str], _Outlet] = {}  # (service, interface) -> where replies leave
@@ -80,6 +100,8 @@ class DhcpEdge:
     def close(self) -> None:
         if self._ticking is not None:
             self._ticking.cancel()
+        for task in self._tasks:
+            task.cancel()
         for opened in self._sockets:
             if self._loop is not None:
                 self._loop.remove_reader(opened.fileno())
@@ -192,11 +214,40 @@ class DhcpEdge:
             destination if any(destination == a.address for a in interface.addresses) else interface.facing(source[0])
         )
         datagram = Datagram(data, source, service, interface.name, ours)
-        for effect in self._server.receive(datagram, time.monotonic_ns()):
+        self._perform(self._server.receive(datagram, time.monotonic_ns()), datagram, answering)
+
+    def _perform(self, effects: Sequence[Effect], datagram: Datagram, answering: Heard | None) -> None:
+        for effect in effects:
             if isinstance(effect, Send):
-                self._send(service, effect, answering)
+                self._send(datagram.service, effect, answering)
+            elif isinstance(effect, Ask):
+                self._hold(effect.traits, datagram, answering)
             else:
                 self._record(effect)
+
+    def _hold(self, traits: Traits, datagram: Datagram, answering: Heard | None) -> None:
+        """Keep a datagram until it is known what its machine shall boot; others are answered meanwhile."""
+        if self._ask is None or self._loop is None:
+            return
+        held = self._asking.get(traits.machine)
+        if held is not None:
+            held[:] = [*held[1 - ASKING_EACH :], _Held(datagram, answering)]
+        elif len(self._asking) >= ASKING:
+            self._count(f"{ASKING} machines wait for a decision already")
+        else:
+            self._asking[traits.machine] = [_Held(datagram, answering)]
+            task = self._loop.create_task(self._find_out(traits))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _find_out(self, traits: Traits) -> None:
+        assert self._ask is not None
+        try:
+            await self._ask(traits)
+        finally:
+            held = self._asking.pop(traits.machine)
+        for one in held:
+            self._perform(self._server.resume(one.datagram, time.monotonic_ns()), one.datagram, one.answering)
 
     def _overhear(self, interface: Interface, heard: Heard) -> None:
         source = (heard.source, heard.source_port)
@@ -205,7 +256,7 @@ class DhcpEdge:
 
     def _tell(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
-            if not isinstance(effect, Send):
+            if not isinstance(effect, Send | Ask):
                 self._record(effect)
 
     # --- out ----------------------------------------------------------------------------------------------------

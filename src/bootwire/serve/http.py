@@ -26,12 +26,12 @@ from bootwire.engine import MS, Ns, S
 from bootwire.engine import http as engine
 from bootwire.facts import NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted, Warned
 from bootwire.serve.brake import Brake
-from bootwire.serve.content import SHORTAGES, Content, HttpResolver, Missing, Peer, Record, Reply, Upstream
+from bootwire.serve.content import SHORTAGES, Content, HttpResolver, Later, Missing, Peer, Record, Reply, Upstream
 from bootwire.serve.loop import ERR, HUP, IN, OUT, RDHUP, Loop
 from bootwire.wire import http
 from bootwire.wire.text import printable
 
-HandOver = Callable[[socket.socket, http.Request, Upstream, bytes], None]
+HandOver = Callable[[socket.socket, http.Request, Upstream | Later, bytes], None]
 """Takes a connection whose request somebody else answers, with the octets that were read beyond that request."""
 
 READ = 16 * 1024  # octets a recv: more than any firmware's head
@@ -129,8 +129,11 @@ class HttpServer:
         """Connections open."""
         return len(self._connections)
 
-    def adopt(self, sock: socket.socket, leftover: bytes) -> None:
-        """Take a connection back from `hand_over` after its answer; `leftover` is what was read beyond the request."""
+    def adopt(self, sock: socket.socket, leftover: bytes, request: http.Request | None = None) -> None:
+        """Take a connection back from `hand_over`; `leftover` is what was read beyond the request.
+
+        request: still to be answered, now that what it was waiting for is known; None: it has its answer.
+        """
         if self.stopping:
             sock.close()
             return
@@ -141,7 +144,7 @@ class HttpServer:
             return
         connection = _Connection(self, sock, address, port, self.loop.now)
         self._add(connection)
-        connection.carry_on(leftover, self.loop.now)
+        connection.carry_on(leftover, self.loop.now, request)
 
     def stop(self, done: Callable[[], None]) -> None:
         """Accept nothing more, end idle connections, let transfers finish; then call `done`, once."""
@@ -417,10 +420,14 @@ class _Connection:
             self._read(now)
         return octets
 
-    def carry_on(self, leftover: bytes, now: Ns) -> None:
-        """Start with octets that somebody else has read."""
+    def carry_on(self, leftover: bytes, now: Ns, request: http.Request | None = None) -> None:
+        """Start with octets, or a request, that somebody else has read."""
         self.unread = True
-        self._go(self.http.receive(leftover, now) if leftover else self.http.finish(now), now)
+        if request is not None:
+            self.http.sent_ahead(leftover)
+            self._go(request, now)
+        else:
+            self._go(self.http.receive(leftover, now) if leftover else self.http.finish(now), now)
         self._read(now)
 
     def owes_a_request(self, now: Ns) -> bool:

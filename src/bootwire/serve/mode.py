@@ -1,0 +1,109 @@
+"""What the ways of deciding have in common: one kernel for everybody, a fleet file, somebody's HTTP service.
+
+A Mode brings a decider and what it serves beside boot files; the composition root (app.py) opens everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bootwire.assets.catalog import Blob
+from bootwire.boot_server import BootServer
+from bootwire.policy.target import Decision, Image, Target, Traits
+from bootwire.serve.content import Content, Later, Missing, Peer, Record, Reply, Upstream
+from bootwire.wire.http import Request
+
+
+class StartError(Exception):
+    """Why the server cannot start, in lines for a person; status is the exit status (1 failed, 2 wrong usage)."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class RenderError(Exception):
+    """A target's texts cannot be made for this machine; the text says why, and where to mend it."""
+
+
+Link = Callable[[Image, str], str]
+"""The URL at which this server gives an image to the machine in question; the second argument is the image's name."""
+
+Room = Callable[[str, Request, Peer], Content | Missing | Reply | Upstream | Later]
+"""Looks up a GET or HEAD below one first part of a path: the rest of the path, the request, who asks. Like an
+HttpResolver it runs in the transfer loop and must not block longer than an open(2)."""
+
+
+class Decider(Protocol):
+    """Says what each machine boots.
+
+    smbios  whether what only a machine's loader can tell (serial, manufacturer, product) can make a difference
+    """
+
+    smbios: bool
+
+    def known(self, traits: Traits) -> Decision | None:
+        """The decision as far as it is known without waiting, None where it must be asked for. Any thread."""
+
+    async def ask(self, traits: Traits) -> None:
+        """Find it out, in the control loop: afterwards `known` tells. Bounds its own time, raises nothing."""
+
+    def render(self, target: Target, traits: Traits, link: Link) -> Target:
+        """`target` with all its texts final. Any thread. Raises RenderError."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What a Mode may use once the server runs.
+
+    base  "http://192.0.2.1:8080" for one of our addresses
+    """
+
+    control: asyncio.AbstractEventLoop
+    record: Record
+    boot_server: BootServer
+    base: Callable[[str], str]
+
+
+class Mode(Protocol):
+    """One way of deciding.
+
+    catalog   what /boot/<mac>/ and TFTP serve beside the loaders
+    rooms     first parts of HTTP paths that it serves itself
+    lines     for the person who starts the server; warnings go to the journal
+    """
+
+    decider: Decider
+    catalog: Mapping[str, Blob]
+    rooms: Mapping[str, Room]
+    lines: Sequence[str]
+    warnings: Sequence[str]
+
+    def link(self, machine: str, base: str) -> Link:
+        """Where `machine` gets images from. Any thread."""
+
+    def open(self, house: House) -> None:
+        """The server is about to run: start watching files, open sessions … In the control loop."""
+
+    async def close(self) -> None:
+        """The server ends."""
+
+
+@dataclass(slots=True)
+class Plain:
+    """A decider whose decision is the same for everybody and needs no rendering."""
+
+    target: Target
+    smbios: bool = field(default=False, init=False)
+
+    def known(self, traits: Traits) -> Decision:
+        return self.target
+
+    async def ask(self, traits: Traits) -> None:
+        pass
+
+    def render(self, target: Target, traits: Traits, link: Link) -> Target:
+        return target

@@ -1,0 +1,96 @@
+"""Static mode: one kernel, its initrds and a command line for every machine that netboots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bootwire.assets.catalog import Blob, LocalFile
+from bootwire.assets.kernels import Image as Recognised
+from bootwire.assets.kernels import Refusal, check_initrd, check_kernel
+from bootwire.assets.scripts import boot_url, check_text
+from bootwire.policy.target import Image, Target
+from bootwire.serve.mode import Decider, House, Link, Plain, Room, StartError
+from bootwire.serve.sources import Examined, SourceError, examine, split_list
+
+
+@dataclass(frozen=True, slots=True)
+class Static:
+    """What every machine boots, as the operator gave it."""
+
+    kernel: str
+    initrds: tuple[str, ...] = ()
+    cmdline: str = ""
+    message: str = ""
+
+
+class StaticMode:
+    """Looks at the images before anything is served. Raises StartError (status 2)."""
+
+    def __init__(self, static: Static) -> None:
+        for text, what in ((static.cmdline, "the command line"), (static.message, "the message")):
+            if wrong := check_text(text.replace("\n", " ") if what == "the message" else text, what):
+                raise StartError(wrong, 2)
+        try:
+            kernel = examine(static.kernel)
+            initrds = [examine(name) for name in split_list(static.initrds)]
+        except SourceError as error:
+            raise StartError(str(error), 2) from None
+        known = recognised(kernel, check_kernel(kernel.head, kernel.size))
+        self.catalog: Mapping[str, Blob] = {"kernel": _blob("kernel", kernel)} | {
+            name: _blob(name, initrd) for name, initrd in ((f"initrd/{i}", one) for i, one in enumerate(initrds))
+        }
+        lines = [f"Kernel    {kernel.given}: {known.text}{size_text(kernel)}"]
+        found = [(kernel.given, known)]
+        for initrd in initrds:
+            seen = recognised(initrd, check_initrd(initrd.head, initrd.size, known))
+            lines.append(f"Initrd    {initrd.given}: {seen.text}{size_text(initrd)}")
+            found.append((initrd.given, seen))
+        self.lines: Sequence[str] = lines
+        self.warnings: Sequence[str] = [f"{given}: {image.warning}" for given, image in found if image.warning]
+        self.rooms: Mapping[str, Room] = {}
+        self.decider: Decider = Plain(
+            Target(
+                because="",
+                kernel=_image(kernel),
+                initrds=tuple(_image(initrd) for initrd in initrds),
+                cmdline=static.cmdline,
+                message=static.message,
+                suits=suits(known),
+            )
+        )
+
+    def link(self, machine: str, base: str) -> Link:
+        return lambda _image, name: boot_url(base, machine, name)
+
+    def open(self, house: House) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+def recognised(examined: Examined, seen: Recognised | Refusal) -> Recognised:
+    """`seen`, unless it is a refusal: then StartError (status 2)."""
+    if isinstance(seen, Refusal):
+        raise StartError(f"{examined.given}: {seen.because}", 2)
+    return seen
+
+
+def suits(kernel: Recognised) -> frozenset[str]:
+    """The loader directories whose machines this kernel runs on; empty if nobody knows."""
+    runs_on = frozenset(kernel.architectures)
+    return runs_on | {"bios"} if runs_on and kernel.bios else runs_on
+
+
+def size_text(examined: Examined) -> str:
+    """ ", 12.1 MB", for a line about a file."""
+    return f", {examined.size / 1e6:.1f} MB" if examined.size >= 0 else ", size not told"
+
+
+def _blob(name: str, examined: Examined) -> Blob:
+    return Blob(name, examined.size, examined.source)
+
+
+def _image(examined: Examined) -> Image:
+    return Image(examined.source.path if isinstance(examined.source, LocalFile) else examined.source.url)
