@@ -38,7 +38,7 @@ class Impairment:
 
     def __init__(self, faults: Faults, seed: int = 0) -> None:
         self.faults = faults
-        self.lost = self.passed = 0  # frames
+        self.lost = self.passed = self.reordered = self.duplicated = 0  # frames
         self._random = random.Random(seed)
         self._way: list[tuple[Ns, int, Frame]] = []
         self._count = 0
@@ -66,7 +66,9 @@ class Impairment:
         at += faults.delay
         if faults.reorder and draw() < faults.reorder:
             at += int(draw() * (faults.jitter or faults.delay // 2))
+            self.reordered += 1
         copies = 2 if faults.duplicate and draw() < faults.duplicate else 1
+        self.duplicated += copies - 1
         for _ in range(copies):
             self._count += 1
             heappush(self._way, (at, self._count, frame))
