@@ -10,12 +10,14 @@ import os
 import random
 import socket
 import stat
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bootwire.wire import tftp
 from dhcp_samples import NAMES, vector
 from good_client import PROBE
+from vector_files import names, octets
 
 CANARY = b"what lies beside the published directory"
 
@@ -83,6 +85,12 @@ def http_requests(seed: int, count: int) -> list[bytes]:
     return _stream(seed, count, good, _http_by_hand())
 
 
+def bootinfo_packets(seed: int, count: int) -> list[bytes]:
+    """Datagrams for port 6969."""
+    good = [octets("bootinfo", name) for name in names("bootinfo")]
+    return _stream(seed, count, good, _bootinfo_by_hand())
+
+
 # --- by hand -----------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +135,25 @@ def _dhcp_by_hand() -> Iterator[bytes]:
         yield head + bytes([53, 1, kind]) + options[3:]
     for size in (0, 1, 235, 300, 575, 1501, 65535):
         yield head + bytes([57, 2]) + size.to_bytes(2, "big") + options
+
+
+def _bootinfo_by_hand() -> Iterator[bytes]:
+    whole = octets("bootinfo", "request")
+    for size in (0, 1, 2, 4, 7, 8, 12, 16, 256, 272, 519, 521, 1_472, 2_048, 9_000):
+        yield whole[:size].ljust(size, b"\xff")
+    for opcode in (*range(-2, 9), 255, 256, 0x0100, 0x7FFF, -0x8000):
+        for version in (-1, 0, 1, 2, 255):
+            yield struct.pack("<hhi", version, opcode, 0) + whole[8:]
+            yield struct.pack("<hhi", version, opcode, -1) + b"\xff" * 512
+    yield struct.pack(">hhi", 1, 1, 0) + whole[8:]  # as big-endian hosts sent it
+    for kind in range(-1, 12):
+        for opcode in (2, 4):
+            yield struct.pack("<hhihh", 1, opcode, 0, 1, kind) + b"A" * 508  # no NUL anywhere
+    for text in HOSTILE_TEXTS:
+        yield struct.pack("<hhi", 1, 6, 0) + text[:512].ljust(512, b"\0")  # as a host key
+        yield struct.pack("<hhi", 1, 1, 0) + (b"bootwire1 " + text)[:512].ljust(512, b"\0")  # as an identity
+        yield struct.pack("<hhi", 1, 3, 0) + (b"bootwire1 " + text)[:512].ljust(512, b"\0")
+    yield struct.pack("<hhi", 1, 1, 0) + b"bootwire1 " + b"A" * 502
 
 
 def _tftp_by_hand() -> Iterator[bytes]:

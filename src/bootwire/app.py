@@ -30,6 +30,9 @@ from bootwire.policy.decide import Offerings
 from bootwire.serve import loaders
 from bootwire.serve.answers import Answers
 from bootwire.serve.boot_scripts import Scripts
+from bootwire.serve.bootinfo_decisions import ROOM as MEMORY_FS
+from bootwire.serve.bootinfo_decisions import BootinfoDecisions
+from bootwire.serve.bootinfo_service import BootinfoService, BootinfoSettings
 from bootwire.serve.capture import Capture
 from bootwire.serve.content import Later, Upstream
 from bootwire.serve.dhcp import DhcpEdge, PortInUse
@@ -39,7 +42,7 @@ from bootwire.serve.http import Limits as HttpLimits
 from bootwire.serve.interfaces import Interface, InterfaceError, choose
 from bootwire.serve.journal import Journal
 from bootwire.serve.loop import Loop
-from bootwire.serve.mode import House, Mode, StartError
+from bootwire.serve.mode import House, Mode, Room, StartError
 from bootwire.serve.ports import taken
 from bootwire.serve.static import Static, StaticMode
 from bootwire.serve.syslog import SyslogReceiver
@@ -74,6 +77,7 @@ class Settings:
     pcap: str | None = None
     json: bool = False
     verbose: int = 0
+    bootinfo: BootinfoSettings | None = None
 
 
 def boot(settings: Settings, static: Static) -> int:
@@ -109,6 +113,7 @@ class _Server:
         self._tftp: TftpServer | None = None
         self._dhcp: DhcpEdge | None = None
         self._syslog: SyslogReceiver | None = None
+        self._bootinfo: BootinfoService | None = None
 
     def run(self) -> int:
         chosen = _choose(self._settings.interfaces)
@@ -126,11 +131,12 @@ class _Server:
         offerings = Offerings(frozenset(self._loaders), raspberry=_has_raspberry_files(self._settings.files))
         settings = ServerSettings(self._http_port, self._settings.mode, offerings)
         self._boot_server = BootServer(settings, mode.decider.known)
+        rooms = {**mode.rooms, **self._with_bootinfo()}
         self._answers = Answers(
             {**mode.catalog, **loaders.catalog(self._loaders)},
             first_script=lambda machine, ours: autoexec(self._base(ours), machine, ours),
             boot_script=Scripts(self._boot_server, mode.decider, self._base, mode.link),
-            rooms=mode.rooms,
+            rooms=rooms,
             machine_at=self._boot_server.machine_at,
             published=self._published,
             record=self._record,
@@ -140,6 +146,8 @@ class _Server:
         capture: Capture | None = None
         try:
             self._open_rest(control, chosen)
+            if self._bootinfo:
+                await self._bootinfo.open_door()
             mode.open(House(control, self._record, self._boot_server, self._base))
             if self._settings.pcap:
                 capture = self._capture(self._settings.pcap, chosen)
@@ -155,6 +163,8 @@ class _Server:
                 self._dhcp.close()
             if self._syslog:
                 self._syslog.close()
+            if self._bootinfo:
+                await self._bootinfo.close()
             await self._streamer.close()
             await self._waiting.close()
             await mode.close()
@@ -203,6 +213,8 @@ class _Server:
             )
             self._dhcp = DhcpEdge(self._boot_server, chosen, self._record, self._mode.decider.ask)
             self._dhcp.open(control)
+            if self._bootinfo:
+                self._bootinfo.open(control, chosen)
         except PortInUse as error:
             raise StartError(f"{error.what}\n  try  {error.fix}") from None
         except OSError as error:
@@ -213,6 +225,18 @@ class _Server:
         self._syslog = SyslogReceiver(
             control, [interface.address for interface in chosen], self._record, self._boot_server.machine_at
         )
+
+    def _with_bootinfo(self) -> dict[str, Room]:
+        """Make what answers bootinfo, if it was asked for; the rooms that it serves files from."""
+        settings = self._settings.bootinfo
+        if settings is None:
+            return {}
+        decisions = BootinfoDecisions(
+            self._boot_server, self._mode.decider, self._mode.link, self._base, settings.answer
+        )
+        state = loaders.state_directory(self._settings.state_dir)
+        self._bootinfo = BootinfoService(settings, decisions, self._boot_server.machine_at, self._record, state)
+        return {MEMORY_FS: decisions.memory_fs}
 
     def _capture(self, path: str, chosen: Sequence[Interface]) -> Capture:
         try:
@@ -321,6 +345,8 @@ class _Server:
         """What the DHCP side must know of the transfers (called in the journal's thread)."""
         fact = record.fact
         self._answers.note(fact)
+        if self._bootinfo:
+            self._bootinfo.note(record)
         if isinstance(fact, TransferDone) and fact.name in self._loaders and fact.machine:
             self._boot_server.note_loader_served(fact.machine, fact.name, record.at)
         elif isinstance(fact, ScriptServed) and fact.machine:

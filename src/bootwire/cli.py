@@ -72,6 +72,19 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
             "--tftp-single-port", is_flag=True, envvar="BOOTWIRE_TFTP_SINGLE_PORT",
             help="TFTP transfers leave from port 69 itself, for NAT and containers.",
         ),
+        click.option("--bootinfo", is_flag=True, envvar="BOOTWIRE_BOOTINFO", help="Answer bootinfo, on UDP port 6969."),
+        click.option(
+            "--bootinfo-answer", envvar="BOOTWIRE_BOOTINFO_ANSWER", metavar="ACTION",
+            help="Tell every machine this by bootinfo, as for `order`.  [default: its memory file system]",
+        ),
+        click.option(
+            "--bootinfo-keys", envvar="BOOTWIRE_BOOTINFO_KEYS", metavar="FILE",
+            help="Keys of machines that seal their questions: `MAC HEX` a line, or `* HEX`.",
+        ),
+        click.option(
+            "--bootinfo-demand-keys", is_flag=True, envvar="BOOTWIRE_BOOTINFO_DEMAND_KEYS",
+            help="Tell machines without a seal nothing.",
+        ),
         click.option("--pcap", envvar="BOOTWIRE_PCAP", metavar="FILE", help="Record what the server sees and sends."),
         click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="Facts as JSON lines on stdout."),
         click.option("-v", "--verbose", count=True, envvar="BOOTWIRE_VERBOSE", help="Every fact, not only milestones."),
@@ -88,27 +101,36 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
         loaders: str | None,
         no_fetch: bool,
         tftp_single_port: bool,
+        bootinfo: bool,
+        bootinfo_answer: str | None,
+        bootinfo_keys: str | None,
+        bootinfo_demand_keys: bool,
         pcap: str | None,
         as_json: bool,
         verbose: int,
         **rest: Any,
     ) -> None:
         from bootwire.app import Settings
+        from bootwire.serve.bootinfo_service import chosen
 
-        settings = Settings(
-            interfaces,
-            http_port,
-            mode,
-            files,
-            state_dir,
-            loaders,
-            not no_fetch,
-            tftp_single_port,
-            pcap,
-            as_json,
-            verbose,
-        )
-        finish(lambda: command(settings, **rest))
+        def run() -> int:
+            settings = Settings(
+                interfaces,
+                http_port,
+                mode,
+                files,
+                state_dir,
+                loaders,
+                not no_fetch,
+                tftp_single_port,
+                pcap,
+                as_json,
+                verbose,
+                chosen(bootinfo, bootinfo_answer, bootinfo_keys, bootinfo_demand_keys),
+            )
+            return command(settings, **rest)
+
+        finish(run)
 
     wrapped: Callable[..., None] = with_settings
     for option in reversed(options):
@@ -369,6 +391,59 @@ def ls(card: Card | None, url: str) -> int:
         return go(KernelTransport())
     with Online(card) as online:
         return go(online.transport())
+
+
+@main.command()
+@click.argument("server", required=False)
+@click.option("--wait", is_flag=True, help="Where the answer is to wait, wait for the order.")
+@click.option("--keep-asking", is_flag=True, help="Until somebody answers, instead of 62 seconds.")
+@click.option("--fallback", metavar="ACTION", help="What to do without an answer, as for `order`.")
+@click.option("--host-key", default="", metavar="TEXT", help="Say who we are, as bootinfoclient -k does.")
+@click.option("--keys", metavar="FILE", help="Seal questions and believe only sealed answers: a file as the server's.")
+@click.option("--identity", metavar="NAME", help="Whose key to use.  [default: the first of the file]")
+@JSON_OPTION
+@card_options
+def ask(card: Card | None, server: str | None, as_json: bool, **chosen: Any) -> int:
+    """Ask a server by bootinfo what this machine shall do, and print that.
+
+    SERVER may be left out with --nic: DHCP tells which one it is.
+    """
+    from bootwire.preboot.ask import command
+    from bootwire.preboot.online import Online
+    from bootwire.preboot.transport import KernelTransport
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    if card is None:
+        return command(KernelTransport(), server or "", as_json, click.echo, tell, **chosen)
+    with Online(card) as online:
+        told = server or (online.network.boot_server or online.network.server if online.network else "")
+        return command(online.transport(), told, as_json, click.echo, tell, **chosen)
+
+
+@main.command()
+@click.argument("machine", required=False)
+@click.argument("action", nargs=-1)
+@click.option("--cmdline", default="", metavar="TEXT", help="Command line to go with the action.")
+@click.option("--list", "listing", is_flag=True, help="Which machines wait.")
+@STATE_OPTION
+@JSON_OPTION
+def order(
+    machine: str | None, action: tuple[str, ...], cmdline: str, listing: bool, state_dir: str | None, as_json: bool
+) -> None:
+    """Send a waiting machine an order by bootinfo, through the server that runs here.
+
+    MACHINE is a MAC, an address, or all. ACTION is one of: auto (ask again), reboot, restart, wait,
+    partition N, disk N partition N, system-id N, memory PATH-OR-URL, multiboot ADDRESS:FILE.
+    """
+    from bootwire.serve.bootinfo_service import run_list, run_order
+    from bootwire.serve.loaders import state_directory
+
+    state = state_directory(state_dir)
+    if listing:
+        finish(lambda: run_list(click.echo, state, as_json))
+    finish(lambda: run_order(click.echo, state, machine or "", " ".join(action), cmdline, as_json))
 
 
 @main.command()

@@ -265,6 +265,62 @@ class HandedOver(Fact):
     seconds: float
 
 
+# --- bootinfo ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BootinfoAsked(Fact):
+    """A machine asks by bootinfo what it shall do. how: "plain", "host key", "sealed"; version: 0 is an old client;
+    again: it was told a moment ago, or it waits and asks from time to time."""
+
+    kind: ClassVar[str] = "bootinfo-ask"
+    address: str
+    how: str
+    version: int
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BootinfoAnswered(Fact):
+    """It was told. answer: "partition 2", "wait", "nothing" …; again: as before, to a machine that asks again."""
+
+    kind: ClassVar[str] = "bootinfo-answer"
+    address: str
+    answer: str
+    because: str
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSent(Fact):
+    """An order left for a waiting machine. attempt: 1 for the first."""
+
+    kind: ClassVar[str] = "order"
+    address: str
+    order: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderEnded(Fact):
+    """A waiting machine took an order, or gave no sign of it. how: by what that was known."""
+
+    kind: ClassVar[str] = "order-end"
+    address: str
+    order: str
+    taken: bool
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class FellSilent(Fact):
+    """A machine that waited and kept asking does not any more. seconds: since it last did."""
+
+    kind: ClassVar[str] = "fell-silent"
+    address: str
+    seconds: int
+
+
 class Record(NamedTuple):
     """A fact with its moment. wall: seconds since the Unix epoch; at: monotonic nanoseconds."""
 
@@ -283,4 +339,5 @@ KINDS: tuple[type[Fact], ...] = (
     Discovered, Decided, Offered, PxeRequested, PxeAnswered, Silent, Refused, AddressSeen, RivalSeen,
     TransferStarted, TransferDone, TransferFailed, SizeProbed, NotFound,
     ScriptServed, ConsoleSaid, HandedOver,
+    BootinfoAsked, BootinfoAnswered, OrderSent, OrderEnded, FellSilent,
 )  # fmt: skip

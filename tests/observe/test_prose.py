@@ -21,6 +21,9 @@ UNTOLD: dict[type[Fact], set[str]] = {  # in the JSON lines alone
     facts.Discovered: {"uuid", "xid", "vendor_class", "user_class", "retry"},
     facts.Offered: {"interface"},
     facts.TransferDone: {"confirmed"},  # told where it is not
+    facts.BootinfoAsked: {"again"},  # these three in words
+    facts.BootinfoAnswered: {"again"},
+    facts.OrderEnded: {"taken"},
 }
 
 
@@ -95,6 +98,7 @@ def test_by_default_the_terminal_shows_what_moves_a_boot_on_or_stops_it() -> Non
         facts.ConsoleSaid,
         facts.PxeRequested,
         facts.Silent,
+        facts.BootinfoAsked,
     }
     assert prose.is_milestone(facts.Silent(MAC, "dhcp", "not in the list", "UEFI x64"))
 

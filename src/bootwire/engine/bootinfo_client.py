@@ -88,7 +88,7 @@ class Client:
     """Asks one server: `start`, then `receive`, and `tick` when `deadline` says so, until `outcome` is set."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._sends = 0  # of the question under way
         self._rounds = 0
         self._offset_us = settings.epoch_us  # of our stamps; the server's clock corrects it
@@ -107,11 +107,11 @@ class Client:
             return []
         if self._sends >= len(WAITS) and not self.waiting:
             self._rounds += 1
-            patience = self._settings.patience
+            patience = self.settings.patience
             if patience is not None and self._rounds >= patience:
                 seconds = sum(WAITS) * self._rounds // S
-                who = self._settings.server
-                self._end(Failed(f"{who} has not answered in {seconds} s", self._settings.fallback))
+                who = self.settings.server
+                self._end(Failed(f"{who} has not answered in {seconds} s", self.settings.fallback))
                 return []
             self._sends = 0 if patience is not None else self._sends
         return [self._ask(now)]
@@ -121,7 +121,7 @@ class Client:
         if self.outcome is not None:
             return []
         address, port = source
-        if address != self._settings.server:
+        if address != self.settings.server:
             return [Ignored(f"from {address}, which was not asked")]
         try:
             message = wire.parse(data)
@@ -143,7 +143,7 @@ class Client:
         wait = POLL if self.waiting else WAITS[min(self._sends, len(WAITS) - 1)]
         self._sends += 1
         self.deadline = now + wait
-        own = self._settings
+        own = self.settings
         if own.key:
             self._stamp = max(self._stamp + 1, self._offset_us + now // US)
             data = wire.emit(wire.Request(seal.claim(own.identity)))
@@ -156,7 +156,7 @@ class Client:
     # --- what comes back ----------------------------------------------------------------------------------------
 
     def _replied(self, data: bytes, boot: Boot, status: int, now: Ns) -> list[Effect]:
-        own = self._settings
+        own = self.settings
         if own.key:
             stamp = seal.opened(data, own.key, own.identity, self._stamp)
             if stamp is None:
@@ -187,7 +187,7 @@ class Client:
         return news
 
     def _ordered(self, data: bytes, boot: Boot, status: int, now: Ns) -> list[Effect]:
-        own = self._settings
+        own = self.settings
         stamp = 0
         if not self.waiting:
             return [Ignored("an order, and we do not wait for one")]
@@ -212,7 +212,7 @@ class Client:
                 return effects
 
     def _acknowledge(self, order_stamp: int) -> Send:
-        own = self._settings
+        own = self.settings
         if not own.key:
             return Send(wire.emit(wire.Ack()))
         data = wire.emit(wire.Ack(seal.claim(own.identity)))

@@ -44,6 +44,10 @@ def is_milestone(fact: Fact) -> bool:
     match fact:
         case facts.TransferStarted() | facts.SizeProbed() | facts.ConsoleSaid() | facts.PxeRequested():
             return False
+        case facts.BootinfoAsked():
+            return False
+        case facts.BootinfoAnswered():
+            return not fact.again
         case facts.Silent():
             return bool(fact.client)
         case _:
@@ -129,13 +133,26 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
                 fact.peer,
                 f"the kernel starts: {octets_text(fact.octets)} in {seconds_text(fact.seconds)}",
             )
+        case facts.BootinfoAsked():
+            how = "" if fact.how == "plain" else f", {fact.how}"
+            old = f", version {fact.version}" if fact.version != 1 else ""
+            return "bootinfo", fact.address, f"asks what to do{' again' if fact.again else ''}{how}{old}"
+        case facts.BootinfoAnswered():
+            return "bootinfo", fact.address, f"{fact.answer}: {fact.because}"
+        case facts.OrderSent():
+            times = f", sent {fact.attempt} times" if fact.attempt > 1 else ""
+            return "order", fact.address, f"{fact.order}{times}"
+        case facts.OrderEnded():
+            return "order", fact.address, f"{fact.order} {'taken' if fact.taken else 'not taken'}: {fact.how}"
+        case facts.FellSilent():
+            return "silent", fact.address, f"waited for an order, and has not asked for {fact.seconds} s"
         case _:
             raise AssertionError(f"no sentence for {type(fact).__name__}")
 
 
 def _sgr(fact: Fact) -> str:
     match fact:
-        case facts.Warned() | facts.RivalSeen():
+        case facts.Warned() | facts.RivalSeen() | facts.FellSilent():
             return _YELLOW
         case facts.TransferFailed() | facts.Refused():
             return _RED

@@ -12,6 +12,7 @@ from typing import Literal
 
 from bootwire.policy.client import Client, Kind
 from bootwire.wire import dhcp4
+from bootwire.wire.bootinfo import Boot
 from bootwire.wire.dhcp4 import Message
 from bootwire.wire.reader import WireError
 from bootwire.wire.text import printable
@@ -83,6 +84,7 @@ class Target:
     suits     loader directories of the processors that the kernel runs on ("x86_64", "bios"); empty: not known
     loader    how it is brought there: "ipxe", "pxelinux", or what suits best ("auto")
     program   catalog name of a boot program that runs before the loader, "" for none
+    bootinfo  what it is told if it asks by bootinfo, None: what follows from the rest
     files     further images that command lines and documents refer to, by name
     variables what templates may use, and what else the decider remembers of it
     """
@@ -98,6 +100,7 @@ class Target:
     suits: frozenset[str] = frozenset()
     loader: Literal["auto", "ipxe", "pxelinux"] = "auto"
     program: str = ""
+    bootinfo: Boot | None = None
     files: Mapping[str, Image] = field(default_factory=dict)
     variables: Mapping[str, object] = field(default_factory=dict)
 

@@ -47,8 +47,8 @@ class Transport(Protocol):
     def stream(self, address: str, port: int, timeout: float) -> Stream:
         """A connection; timeout, in seconds, is for making it."""
 
-    def datagrams(self, towards: str) -> Datagrams:
-        """A datagram socket on a free port, of the family of `towards`."""
+    def datagrams(self, towards: str, port: int = 0) -> Datagrams:
+        """A datagram socket of the family of `towards`, on a free port or on `port`."""
 
 
 class KernelTransport:
@@ -68,9 +68,15 @@ class KernelTransport:
     def stream(self, address: str, port: int, timeout: float) -> Stream:
         return socket.create_connection((address, port), timeout)
 
-    def datagrams(self, towards: str) -> Datagrams:
+    def datagrams(self, towards: str, port: int = 0) -> Datagrams:
         made = socket.socket(socket.AF_INET6 if ":" in towards else socket.AF_INET, socket.SOCK_DGRAM)
         made.setblocking(False)
+        if port:
+            try:
+                made.bind(("", port))
+            except OSError:
+                made.close()
+                raise
         return made
 
 
@@ -94,9 +100,9 @@ class StackTransport:
     def stream(self, address: str, port: int, timeout: float) -> Stream:
         return sockets.create_connection(self._stack, (address, port), timeout)
 
-    def datagrams(self, towards: str) -> Datagrams:
+    def datagrams(self, towards: str, port: int = 0) -> Datagrams:
         made = sockets.Socket(self._stack, socket.SOCK_DGRAM)
-        made.bind(("", 0))
+        made.bind(("", port))
         return made
 
 

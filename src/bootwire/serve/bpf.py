@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+from collections.abc import Sequence
 
 from bootwire.wire import ethernet, ip
 
 # linux/bpf_common.h
-_LOAD_BYTE, _LOAD_HALF, _LOAD_HALF_AT_X = 0x30, 0x28, 0x48
+_LOAD_WORD, _LOAD_BYTE, _LOAD_HALF, _LOAD_HALF_AT_X = 0x20, 0x30, 0x28, 0x48
 _LOAD_X_HEADER_SIZE = 0xB1  # X = 4 * (octet & 15)
 _EQUAL, _ANY_BIT, _RETURN = 0x15, 0x45, 0x06
 
@@ -69,6 +70,17 @@ def udp_or_tcp_port(port: int) -> bytes:
         ("", _LOAD_HALF, _NET + 42, "", ""),
         ("", _EQUAL, port, "keep", "drop"),
         ("keep", _RETURN, _WHOLE, "", ""),
+        ("drop", _RETURN, 0, "", ""),
+    )
+
+
+def not_from(sources: Sequence[str]) -> bytes:
+    """IPv4 packets of everybody but these addresses (dotted, at most 200), for ordinary UDP sockets, too."""
+    compare = [("", _EQUAL, int.from_bytes(ip.v4_octets(source), "big"), "drop", "") for source in sources[:200]]
+    return _assemble(
+        ("", _LOAD_WORD, _NET + 12, "", ""),
+        *compare,
+        ("", _RETURN, _WHOLE, "", ""),
         ("drop", _RETURN, 0, "", ""),
     )
 

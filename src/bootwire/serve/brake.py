@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from bootwire.engine import Ns, S
 from bootwire.facts import Fact, Refused
 
 if TYPE_CHECKING:
     from bootwire.serve.content import Record
-    from bootwire.serve.loop import Loop
+
+
+class Clock(Protocol):
+    """A loop: calls later."""
+
+    def at(self, when: Ns, call: Callable[[Ns], None], /) -> object: ...
 
 
 class Brake:
     """Lets at most `rate` things a second through; facts over that are counted, and one Refused tells their number."""
 
-    def __init__(self, loop: Loop, record: Record, service: str, rate: int) -> None:
+    def __init__(self, loop: Clock, record: Record, service: str, rate: int) -> None:
         self._loop, self._record, self._service, self._rate = loop, record, service, rate
         self._second: Ns = -S
         self._passed = 0
