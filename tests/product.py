@@ -69,15 +69,18 @@ class Lines:
 class Server:
     """`bootwire boot ARGUMENTS` in a namespace. Give it --json to ask for facts.
 
+    verb    another command than boot
     read    False leaves its stdout unread, for who wants to see what it does then
     within  a command that runs it, its own arguments in front
     """
 
     running: ClassVar[set[Server]] = set()
 
-    def __init__(self, namespace: Namespace, *arguments: str, read: bool = True, within: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, namespace: Namespace, *arguments: str, read: bool = True, within: tuple[str, ...] = (), verb: str = "boot"
+    ) -> None:
         self.process = namespace.start(
-            *within, sys.executable, "-m", "bootwire", "boot", *arguments,
+            *within, sys.executable, "-m", "bootwire", verb, *arguments,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
             env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "BOOTWIRE_COMMAND": SHOWN_AS},
         )  # fmt: skip

@@ -124,7 +124,7 @@ class _Server:
         signals = asyncio.Queue[str]()
         for number in (signal.SIGINT, signal.SIGTERM):
             control.add_signal_handler(number, signals.put_nowait, number.name)
-        self._streamer = Streamer(control, self._record, self._hand_back)
+        self._streamer = Streamer(control, self._record, self._hand_back, self._mode.upstreams)
         self._waiting = Waiting(control, self._record, self._hand_back)
         self._open_http(chosen)  # first, since every URL has its port in it
         mode = self._mode

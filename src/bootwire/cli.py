@@ -20,6 +20,7 @@ from bootwire import __version__
 if TYPE_CHECKING:
     from bootwire.app import Settings
     from bootwire.preboot.online import Card
+    from bootwire.serve.images import Settings as ImageSettings
 
 
 @click.group(
@@ -167,6 +168,98 @@ def boot(settings: Settings, kernel: str, initrd: tuple[str, ...], cmdline: str,
     from bootwire.app import boot as run
 
     return run(settings, Static(kernel, initrd, cmdline, message))
+
+
+def image_options(command: Callable[..., int]) -> Callable[..., int]:
+    """The options about images of other servers, gathered into one value. Below `server_options`."""
+
+    options = [
+        click.option(
+            "--cache/--no-cache", default=False, envvar="BOOTWIRE_CACHE",
+            help="Keep a copy of every image of another server; those with a digest are kept anyway.",
+        ),
+        click.option(
+            "--cache-dir", envvar="BOOTWIRE_CACHE_DIR", metavar="DIR", help="Where.  [default: in the state directory]"
+        ),
+        click.option(
+            "--cache-size", type=click.FloatRange(0.001), default=20.0, show_default=True, envvar="BOOTWIRE_CACHE_SIZE",
+            metavar="GB", help="How much; what was not used for longest goes first.",
+        ),
+        click.option(
+            "--offline", is_flag=True, envvar="BOOTWIRE_OFFLINE", help="Never ask another server: the cache must do."
+        ),
+        click.option(
+            "--upstream-proxy", default="", envvar="BOOTWIRE_UPSTREAM_PROXY", metavar="URL",
+            help="HTTP proxy for images.  [default: http_proxy and its kin]",
+        ),
+        click.option(
+            "--upstream-ca", default="", envvar="BOOTWIRE_UPSTREAM_CA", metavar="FILE",
+            help="Certificates to trust for images, beside the system's.",
+        ),
+        click.option(
+            "--allow-upstream", multiple=True, envvar="BOOTWIRE_ALLOW_UPSTREAM", metavar="HOST[:PORT]",
+            help="A boot service's answers may name this host although it is this machine or link-local; repeatable.",
+        ),
+    ]  # fmt: skip
+
+    @functools.wraps(command)
+    def with_images(
+        settings: Settings,
+        *,
+        cache: bool,
+        cache_dir: str | None,
+        cache_size: float,
+        offline: bool,
+        upstream_proxy: str,
+        upstream_ca: str,
+        allow_upstream: tuple[str, ...],
+        **rest: Any,
+    ) -> int:
+        from pathlib import Path
+
+        from bootwire.serve.images import Settings as ImageSettings
+        from bootwire.serve.loaders import state_directory
+        from bootwire.serve.upstreams import Settings as UpstreamSettings
+
+        images = ImageSettings(
+            state_directory(settings.state_dir),
+            Path(cache_dir) if cache_dir else None,
+            int(cache_size * 1e9),
+            cache,
+            offline,
+            UpstreamSettings(upstream_proxy, upstream_ca, allow_upstream),
+        )
+        return command(settings, images, **rest)
+
+    wrapped: Callable[..., int] = with_images
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@main.command()
+@click.argument("url")
+@click.option(
+    "--api-request-timeout", "timeout", default="5s", show_default=True, envvar="BOOTWIRE_API_REQUEST_TIMEOUT",
+    metavar="SECONDS", help="How long one answer may take; 500ms, 5s and 1m are understood, too.",
+)  # fmt: skip
+@click.option("--api-plain", is_flag=True, envvar="BOOTWIRE_API_PLAIN", help="Tell the service the MAC address alone.")
+@click.option(
+    "--no-file-urls", is_flag=True, envvar="BOOTWIRE_NO_FILE_URLS", help="Answers may not name files of this machine."
+)
+@server_options
+@image_options
+def api(settings: Settings, images: ImageSettings, url: str, timeout: str, api_plain: bool, no_file_urls: bool) -> int:
+    """An HTTP service decides what each machine boots (Pixiecore's API, and more).
+
+    Asked is URL/v1/boot/MAC; what it may answer: docs/reference/boot-api.md.
+    """
+    from bootwire.app import serve
+    from bootwire.serve.api import ApiMode, Service, seconds
+    from bootwire.serve.images import open_images
+
+    mode = ApiMode(Service(url, seconds(timeout), api_plain, not no_file_urls), open_images(images, trusted=False))
+    return serve(settings, mode)
 
 
 @main.command()

@@ -232,6 +232,41 @@ class NotFound(Fact):
     because: str
 
 
+# --- other servers ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAsked(Fact):
+    """The boot service was asked what a machine boots. outcome: "boot", "no", "failed", or "last good"."""
+
+    kind: ClassVar[str] = "service"
+    service: str
+    outcome: str
+    seconds: float
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFetched(Fact):
+    """An image of another server is in the cache now. resumed: how often its server had to be asked for the rest."""
+
+    kind: ClassVar[str] = "image"
+    name: str
+    octets: int
+    seconds: float
+    sha256: str
+    resumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRefused(Fact):
+    """An image could not be had, or was not what it should be; it is not served."""
+
+    kind: ClassVar[str] = "image-refused"
+    name: str
+    because: str
+
+
 # --- after the loader -------------------------------------------------------------------------------------------
 
 
@@ -338,6 +373,7 @@ KINDS: tuple[type[Fact], ...] = (
     Listening, Warned, Stopped,
     Discovered, Decided, Offered, PxeRequested, PxeAnswered, Silent, Refused, AddressSeen, RivalSeen,
     TransferStarted, TransferDone, TransferFailed, SizeProbed, NotFound,
+    ServiceAsked, ImageFetched, ImageRefused,
     ScriptServed, ConsoleSaid, HandedOver,
     BootinfoAsked, BootinfoAnswered, OrderSent, OrderEnded, FellSilent,
 )  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from bootwire.facts import SizeProbed, TransferDone, TransferFailed, TransferStarted
-from bootwire.serve import upstream
+from bootwire.serve import upstream, upstreams
 from http_rig import PATIENCE, SLOW, Client, House, origin, streaming
 
 KERNEL = random.Random(3).randbytes(6_000_000)
@@ -289,18 +289,18 @@ def test_an_endless_redirect_is_a_bad_gateway() -> None:
     with origin(says(head("302 Found", "Location: /", "Content-Length: 0"))) as there, streaming(there.url) as house:
         with Client(house.port) as client:
             assert client.get("/kernel")[0] == 502
-        assert len(there.heads) <= upstream.REDIRECTS + 1
+        assert len(there.heads) <= upstreams.REDIRECTS + 1
 
 
 def test_an_upstream_that_says_nothing_is_a_bad_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(upstreams, "READ_SECONDS", 0.2)
     with origin(lambda *_: None) as there, streaming(there.url) as house, Client(house.port) as client:
         assert client.get("/kernel")[0] == 502
         assert "did not answer in time" in failed(house).because
 
 
 def test_an_upstream_that_falls_silent_is_asked_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(upstreams, "READ_SECONDS", 0.2)
     whole = kernel(KERNEL, 'ETag: "k"')
 
     def script(request: str, sock: socket.socket, number: int) -> object:

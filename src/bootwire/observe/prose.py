@@ -122,6 +122,14 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             return fact.protocol, fact.peer, f"{fact.name}  only its size was asked for: {octets_text(fact.octets)}"
         case facts.NotFound():
             return fact.protocol, fact.peer, f"{fact.name}  not found: {fact.because}"
+        case facts.ServiceAsked():
+            return "service", "", f"{fact.service} says {fact.outcome} in {seconds_text(fact.seconds)}: {fact.because}"
+        case facts.ImageFetched():
+            again = f", resumed {fact.resumed} times" if fact.resumed else ""
+            took = f"{octets_text(fact.octets)} in {seconds_text(fact.seconds)}"
+            return "image", "", f"{fact.name}  is in the cache: {took}{again}, SHA-256 {fact.sha256}"
+        case facts.ImageRefused():
+            return "image", "", f"{fact.name}  is not served: {fact.because}"
         case facts.ScriptServed():
             loader = f" for {fact.loader}" if fact.loader else ""
             return "script", fact.peer, f"{fact.name}{loader}: {fact.because}"
@@ -154,7 +162,7 @@ def _sgr(fact: Fact) -> str:
     match fact:
         case facts.Warned() | facts.RivalSeen() | facts.FellSilent():
             return _YELLOW
-        case facts.TransferFailed() | facts.Refused():
+        case facts.TransferFailed() | facts.Refused() | facts.ImageRefused():
             return _RED
         case facts.HandedOver():
             return _GREEN

@@ -78,13 +78,14 @@ class Reply:
 class Upstream:
     """The octets live at another server: the transfer loop hands the connection to the control loop, which streams.
 
-    url is the operator's, never the peer's.
+    url is the operator's, never the peer's. trusted: the operator's own word; else it came from a boot service.
     """
 
     name: str
     url: str
     machine: str = ""
     media_type: str = "application/octet-stream"
+    trusted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

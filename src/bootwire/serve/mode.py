@@ -14,6 +14,7 @@ from bootwire.assets.catalog import Blob
 from bootwire.boot_server import BootServer
 from bootwire.policy.target import Decision, Image, Target, Traits
 from bootwire.serve.content import Content, Later, Missing, Peer, Record, Reply, Upstream
+from bootwire.serve.upstreams import Upstreams
 from bootwire.wire.http import Request
 
 
@@ -73,12 +74,14 @@ class Mode(Protocol):
 
     catalog   what /boot/<mac>/ and TFTP serve beside the loaders
     rooms     first parts of HTTP paths that it serves itself
+    upstreams how other servers are asked for images
     lines     for the person who starts the server; warnings go to the journal
     """
 
     decider: Decider
     catalog: Mapping[str, Blob]
     rooms: Mapping[str, Room]
+    upstreams: Upstreams
     lines: Sequence[str]
     warnings: Sequence[str]
 

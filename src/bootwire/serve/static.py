@@ -12,6 +12,8 @@ from bootwire.assets.scripts import boot_url, check_text
 from bootwire.policy.target import Image, Target
 from bootwire.serve.mode import Decider, House, Link, Plain, Room, StartError
 from bootwire.serve.sources import Examined, SourceError, examine, split_list
+from bootwire.serve.upstreams import Settings as UpstreamSettings
+from bootwire.serve.upstreams import Upstreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Static:
 class StaticMode:
     """Looks at the images before anything is served. Raises StartError (status 2)."""
 
-    def __init__(self, static: Static) -> None:
+    def __init__(self, static: Static, upstream: UpstreamSettings | None = None) -> None:
         for text, what in ((static.cmdline, "the command line"), (static.message, "the message")):
             if wrong := check_text(text.replace("\n", " ") if what == "the message" else text, what):
                 raise StartError(wrong, 2)
@@ -48,6 +50,7 @@ class StaticMode:
             found.append((initrd.given, seen))
         self.lines: Sequence[str] = lines
         self.warnings: Sequence[str] = [f"{given}: {image.warning}" for given, image in found if image.warning]
+        self.upstreams = Upstreams(upstream)
         self.rooms: Mapping[str, Room] = {}
         self.decider: Decider = Plain(
             Target(

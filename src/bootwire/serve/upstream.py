@@ -15,11 +15,11 @@ import struct
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from bootwire.engine import http as engine
 from bootwire.facts import SizeProbed, TransferDone, TransferFailed, TransferStarted
 from bootwire.serve.content import Record, Upstream
+from bootwire.serve.upstreams import READ_SECONDS, UpstreamFailed, Upstreams, host_of
 from bootwire.wire import http
 from bootwire.wire.text import printable
 
@@ -27,15 +27,11 @@ if TYPE_CHECKING:
     import aiohttp
 
 STREAMS = 1024  # at a time; further machines are told to come back (iPXE honours Retry-After)
-CONNECT_SECONDS = 10.0
-READ_SECONDS = 30.0  # an upstream that sends nothing for so long is dead
 STALL_SECONDS = 30.0  # for a machine to take one PIECE
 LINGER_SECONDS = 2.0
 PIECE = 64 * 1024  # octets handed to the kernel at once
-BUFFER = 64 * 1024  # octets aiohttp reads ahead; it stops at twice as many
 RESUMES = 5  # attempts in a row without one new octet
 RESUME_SECONDS = 0.25  # before the first attempt; doubles with each
-REDIRECTS = 5
 
 _TO_UPSTREAM = ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 _TO_MACHINE = ("ETag", "Last-Modified", "Accept-Ranges", "Content-Range")
@@ -47,8 +43,7 @@ class Streamer:
 
     give_back  takes a connection whose answer is out and the octets read beyond it, in the control loop
 
-    Proxies are those of the environment (http_proxy, https_proxy, no_proxy); https is verified against the system's
-    certificates; redirects are followed, never from https to http.
+    upstreams  how other servers are asked
     """
 
     def __init__(
@@ -56,11 +51,12 @@ class Streamer:
         control: asyncio.AbstractEventLoop,
         record: Record,
         give_back: Callable[[socket.socket, bytes], None],
+        upstreams: Upstreams | None = None,
     ) -> None:
         self._control = control
         self._record = record
         self._give_back = give_back
-        self._session: aiohttp.ClientSession | None = None
+        self._upstreams = upstreams or Upstreams()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -74,8 +70,7 @@ class Streamer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._upstreams.close()
 
     def _start(self, sock: socket.socket, request: http.Request, upstream: Upstream, leftover: bytes) -> None:
         if self._closed:
@@ -91,7 +86,7 @@ class Streamer:
             self._control.call_exception_handler({"message": "streaming from an upstream", "exception": error})
 
     async def _run(self, sock: socket.socket, request: http.Request, upstream: Upstream, leftover: bytes) -> None:
-        stream = _Stream(self._client(), self._record, sock, request, upstream)
+        stream = _Stream(self._upstreams, self._record, sock, request, upstream)
         try:
             if len(self._tasks) > STREAMS:
                 await stream.refuse(503, f"{STREAMS} machines are being served from other servers already")
@@ -111,28 +106,9 @@ class Streamer:
         else:
             self._give_back(sock, leftover)
 
-    def _client(self) -> aiohttp.ClientSession:
-        import aiohttp  # a third of a second that only URLs need
-
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                auto_decompress=False,
-                connector=aiohttp.TCPConnector(limit=0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept-Encoding": "identity", "User-Agent": "bootwire"},
-                read_bufsize=BUFFER,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS),
-                trust_env=True,
-            )
-        return self._session
-
 
 class _Broken(Exception):
     """The answer cannot be finished; the text says why."""
-
-
-class _UpstreamFailed(Exception):
-    """The upstream cannot give (more of) what was asked; the text says why."""
 
 
 class _Stream:
@@ -144,7 +120,7 @@ class _Stream:
 
     def __init__(
         self,
-        client: aiohttp.ClientSession,
+        upstreams: Upstreams,
         record: Record,
         sock: socket.socket,
         request: http.Request,
@@ -152,12 +128,12 @@ class _Stream:
     ) -> None:
         self.keep = engine.keeps(request)
         self.octets = 0
-        self._client = client
+        self._upstreams = upstreams
         self._record = record
         self._sock = sock
         self._request = request
         self._upstream = upstream
-        self._host = printable(urlsplit(upstream.url).hostname or "")
+        self._host = host_of(upstream.url)
         try:
             self._peer = sock.getpeername()[0]
         except OSError:  # reset meanwhile; the first send finds out
@@ -176,9 +152,9 @@ class _Stream:
                 response = await self._ask("GET", passed)
             if response.status not in _PASSED:
                 response.close()
-                raise _UpstreamFailed(f"answers {response.status} {printable(response.reason or '')}")
+                raise UpstreamFailed(f"answers {response.status} {printable(response.reason or '')}")
             first, length = _extent(response)
-        except _UpstreamFailed as error:
+        except UpstreamFailed as error:
             await self.refuse(502, f"{self._host} {error}")
             return
         if self._request.method == "HEAD" or response.status not in (200, 206):
@@ -236,7 +212,7 @@ class _Stream:
                 async for piece in octets:
                     await self._send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                     self.octets += len(piece)
-        except _UpstreamFailed as error:
+        except UpstreamFailed as error:
             raise _Broken(f"{self._host} {error}") from None
         if chunked:
             await self._send(b"0\r\n\r\n")
@@ -277,29 +253,11 @@ class _Stream:
     # --- up to the upstream ---------------------------------------------------------------------------------------
 
     async def _ask(self, method: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Raises _UpstreamFailed: no answer, or a redirect that we do not follow."""
-        import aiohttp
-        import yarl
-
-        try:
-            url = yarl.URL(self._upstream.url, encoded=_ENCODED.fullmatch(self._upstream.url) is not None)
-            response = await self._client.request(method, url, headers=headers, max_redirects=REDIRECTS)
-        except TimeoutError:
-            raise _UpstreamFailed("did not answer in time") from None
-        except aiohttp.ClientConnectorCertificateError as error:
-            verdict = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
-            raise _UpstreamFailed(f"has a certificate that is not trusted: {printable(verdict)}") from None
-        except aiohttp.ClientConnectorError as error:
-            raise _UpstreamFailed(f"cannot be reached: {printable(error.os_error.strerror or str(error))}") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _UpstreamFailed(f"cannot be asked: {printable(str(error) or type(error).__name__)}") from None
-        if url.scheme == "https" and any(step.url.scheme != "https" for step in (*response.history, response)):
-            response.close()
-            raise _UpstreamFailed("redirects from https to http")
-        return response
+        """Raises UpstreamFailed."""
+        return await self._upstreams.ask(method, self._upstream.url, headers, trusted=self._upstream.trusted)
 
     async def _octets(self, response: aiohttp.ClientResponse, first: int, length: int) -> AsyncGenerator[bytes, None]:
-        """The answer's octets, if need be out of several answers. Raises _UpstreamFailed."""
+        """The answer's octets, if need be out of several answers. Raises UpstreamFailed."""
         import aiohttp
 
         validator = _validator(response)
@@ -320,21 +278,21 @@ class _Stream:
             finally:
                 response.close()
             if length < 0 or not validator:
-                raise _UpstreamFailed(f"{why}, and cannot be asked for the rest")
+                raise UpstreamFailed(f"{why}, and cannot be asked for the rest")
             rest = None
             while rest is None:
                 if tries == RESUMES:
-                    raise _UpstreamFailed(why)
+                    raise UpstreamFailed(why)
                 await asyncio.sleep(RESUME_SECONDS * 2**tries)
                 tries += 1
                 try:
                     rest = await self._rest(first + got, first + length - 1, validator)
-                except _UpstreamFailed as error:
+                except UpstreamFailed as error:
                     why = str(error)
             response = rest
 
     async def _rest(self, first: int, last: int, validator: str) -> aiohttp.ClientResponse:
-        """Ask for octets `first` to `last`. Raises _UpstreamFailed: not now; _Broken: not at all."""
+        """Ask for octets `first` to `last`. Raises UpstreamFailed: not now; _Broken: not at all."""
         response = await self._ask("GET", {"Range": f"bytes={first}-{last}", "If-Range": validator})
         said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if response.status == 206 and said is not None and (int(said[1]), int(said[2])) == (first, last):
@@ -342,12 +300,11 @@ class _Stream:
         response.close()
         why = f"answers {response.status} when asked for the rest"
         if response.status >= 500:
-            raise _UpstreamFailed(why)
+            raise UpstreamFailed(why)
         raise _Broken(f"{self._host} {why}")
 
 
 _PASSED = (200, 206, 304, 412, 416)
-_ENCODED = re.compile(r"[!-~]+")
 
 
 def _extent(response: aiohttp.ClientResponse) -> tuple[int, int]:
@@ -360,7 +317,7 @@ def _extent(response: aiohttp.ClientResponse) -> tuple[int, int]:
     said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if said is None or int(said[2]) - int(said[1]) + 1 != length:
         response.close()
-        raise _UpstreamFailed("answers with a part that it does not describe")
+        raise UpstreamFailed("answers with a part that it does not describe")
     return int(said[1]), length
 
 

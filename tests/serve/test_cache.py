@@ -1,0 +1,369 @@
+"""The image cache: one fetch for everybody, whole or not at all, past broken upstreams, and never a wrong octet."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bootwire.facts import Fact, ImageFetched, ImageRefused, Warned
+from bootwire.serve import cache as module
+from bootwire.serve.cache import Cache, NotFetched
+from bootwire.serve.content import Content, Missing
+from bootwire.serve.upstreams import Settings, Upstreams
+from http_rig import Origin, origin
+
+IMAGE = random.Random(5).randbytes(3_000_000)
+SHA256 = hashlib.sha256(IMAGE).hexdigest()
+Script = Callable[[str, socket.socket, int], object]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(module, "RESUME_SECONDS", 0.01)
+
+
+class Now:
+    """A clock that stands until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.at = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+class Kept:
+    """A cache in a folder, with its facts, each call in a loop of its own."""
+
+    def __init__(self, folder: Path, now: Now, **options: object) -> None:
+        self.facts: list[Fact] = []
+        self.folder = folder
+        self._now = now
+        self._options = options
+
+    def run(self, story: Callable[[Cache], object]) -> object:
+        async def go() -> object:
+            upstreams = Upstreams(Settings())
+            cache = Cache(self.folder, upstreams, record=self.facts.append, wall=self._now, **self._options)  # type: ignore[arg-type]
+            try:
+                return await story(cache)  # type: ignore[misc]
+            finally:
+                await cache.close()
+                await upstreams.close()
+
+        return asyncio.run(go())
+
+    def told(self, kind: type[Fact]) -> list[Fact]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+
+@pytest.fixture
+def now() -> Now:
+    return Now()
+
+
+@pytest.fixture
+def kept(tmp_path: Path, now: Now) -> Kept:
+    return Kept(tmp_path / "cache", now)
+
+
+def head(status: str, *fields: str) -> bytes:
+    return "\r\n".join((f"HTTP/1.1 {status}", *fields, "", "")).encode()
+
+
+def serving(*bodies: bytes, dies_after: tuple[int, ...] = (), fields: tuple[str, ...] = ()) -> Script:
+    """Whole answer n has bodies[n]; answers break off after so many octets; If-None-Match is honoured."""
+    whole = 0
+
+    def script(request: str, sock: socket.socket, number: int) -> object:
+        nonlocal whole
+        body = bodies[min(whole, len(bodies) - 1)]
+        etag = f'"{hashlib.sha256(body).hexdigest()[:8]}"'
+        part = re.search(r"(?im)^range: bytes=(\d+)-\r$", request)
+        if f"If-None-Match: {etag}" in request:
+            whole += 1
+            sock.sendall(head("304 Not Modified", f"ETag: {etag}"))
+            return None
+        start = int(part[1]) if part else 0
+        status = "206 Partial Content" if part else "200 OK"
+        more = (f"Content-Range: bytes {start}-{len(body) - 1}/{len(body)}",) if part else ()
+        answer = head(status, f"ETag: {etag}", f"Content-Length: {len(body) - start}", *more, *fields)
+        if number < len(dies_after):
+            sock.sendall(answer + body[start : start + dies_after[number]])
+            return "close"
+        whole += 1
+        sock.sendall(answer + body[start:])
+        return None
+
+    return script
+
+
+def octets(found: object) -> bytes:
+    assert isinstance(found, Content), found
+    try:
+        return found.data if found.data is not None else os.pread(found.fd, found.size, 0)
+    finally:
+        found.close()
+
+
+def test_an_image_is_fetched_once_and_then_served_from_disk(kept: Kept) -> None:
+    with origin(serving(IMAGE)) as there:
+
+        async def story(cache: Cache) -> None:
+            assert cache.lookup(there.url, SHA256, "kernel") is None
+            await asyncio.gather(*(cache.ensure(there.url, SHA256) for _ in range(200)))
+            assert octets(cache.lookup(there.url, SHA256, "kernel")) == IMAGE
+
+        kept.run(story)
+        assert len(there.heads) == 1
+    (fact,) = kept.told(ImageFetched)
+    assert (fact.octets, fact.sha256, fact.resumed) == (len(IMAGE), SHA256, 0)
+
+
+def test_a_wrong_digest_is_never_served_and_says_both(kept: Kept) -> None:
+    wrong = "ab" * 32
+
+    async def story(cache: Cache) -> None:
+        await cache.ensure(there.url, wrong)
+        found = cache.lookup(there.url, wrong, "kernel")
+        assert isinstance(found, Missing)
+        assert wrong in found.because
+        assert SHA256 in found.because
+
+    with origin(serving(IMAGE)) as there:
+        kept.run(story)
+    assert kept.told(ImageRefused)
+    assert list(kept.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("dies_after", [(1_500_000,), (0, 0), (2_999_999, 0, 0, 0)])
+def test_an_upstream_that_dies_is_gone_on_with(kept: Kept, dies_after: tuple[int, ...]) -> None:
+    with origin(serving(IMAGE, dies_after=dies_after)) as there:
+
+        async def story(cache: Cache) -> None:
+            assert (await cache.fetch(there.url, SHA256)).size == len(IMAGE)
+
+        kept.run(story)
+        assert [bool(re.search("(?i)^range:", head, re.M)) for head in there.heads] == [False] + [True] * len(
+            dies_after
+        )
+    assert kept.told(ImageFetched)[0].resumed == len(dies_after)
+
+
+def test_an_upstream_that_stays_dead_is_a_named_failure_and_tried_again_later(kept: Kept, now: Now) -> None:
+    with origin(serving(IMAGE, dies_after=(10, *[0] * 20))) as there:
+
+        async def story(cache: Cache) -> None:
+            with pytest.raises(NotFetched, match=r"127.0.0.1 .*(ended too early|broke the connection)"):
+                await cache.fetch(there.url, "")
+            assert isinstance(cache.lookup(there.url, "", "kernel"), Missing)
+            now.at += module.FAILED_SECONDS
+            assert cache.lookup(there.url, "", "kernel") is None
+
+        kept.run(story)
+
+
+def test_an_unpinned_image_is_asked_after_when_it_is_no_longer_fresh(kept: Kept, now: Now) -> None:
+    newer = IMAGE[::-1]
+    with origin(serving(IMAGE, IMAGE, newer)) as there:
+
+        async def story(cache: Cache) -> None:
+            await cache.ensure(there.url, "")
+            assert octets(cache.lookup(there.url, "", "k")) == IMAGE
+            now.at += module.FRESH_SECONDS
+            assert cache.lookup(there.url, "", "k") is None
+            await cache.ensure(there.url, "")  # 304
+            assert octets(cache.lookup(there.url, "", "k")) == IMAGE
+            now.at += module.FRESH_SECONDS
+            await cache.ensure(there.url, "")  # changed
+            assert octets(cache.lookup(there.url, "", "k")) == newer
+
+        kept.run(story)
+        assert len(there.heads) == 3
+    assert len(kept.told(ImageFetched)) == 2
+
+
+def test_the_last_good_copy_serves_while_its_server_is_away(kept: Kept, now: Now) -> None:
+    with origin(serving(IMAGE)) as there:
+        url = there.url
+
+        async def fetch(cache: Cache) -> None:
+            await cache.ensure(url, "")
+
+        kept.run(fetch)
+
+    async def story(cache: Cache) -> None:
+        now.at += module.FRESH_SECONDS
+        await cache.ensure(url, "")
+        assert octets(cache.lookup(url, "", "k")) == IMAGE
+
+    kept.run(story)
+    assert any("last good copy" in fact.what for fact in kept.told(Warned))
+
+
+def test_a_restart_finds_what_was_kept_and_sweeps_what_was_not_finished(kept: Kept) -> None:
+    with origin(serving(IMAGE)) as there:
+
+        async def fetch(cache: Cache) -> None:
+            await cache.ensure(there.url, SHA256)
+
+        kept.run(fetch)
+        (kept.folder / "abc.part").write_bytes(b"half")
+        (kept.folder / "abc.image").write_bytes(b"without a description")
+
+        async def story(cache: Cache) -> None:
+            assert cache.lookup(there.url, SHA256, "k") is None  # not before it has been digested again
+            await cache.ensure(there.url, SHA256)
+            assert octets(cache.lookup(there.url, SHA256, "k")) == IMAGE
+
+        kept.run(story)
+        assert len(there.heads) == 1
+    assert sorted(path.suffix for path in kept.folder.iterdir()) == [".image", ".json"]
+
+
+def test_a_damaged_copy_is_found_out_and_fetched_again(kept: Kept) -> None:
+    with origin(serving(IMAGE)) as there:
+
+        async def fetch(cache: Cache) -> None:
+            await cache.ensure(there.url, SHA256)
+
+        kept.run(fetch)
+        (path,) = kept.folder.glob("*.image")
+        damaged = bytearray(IMAGE)
+        damaged[1_000_000] ^= 1
+        path.write_bytes(damaged)
+
+        async def story(cache: Cache) -> None:
+            await cache.ensure(there.url, SHA256)
+            assert octets(cache.lookup(there.url, SHA256, "k")) == IMAGE
+
+        kept.run(story)
+        assert len(there.heads) == 2
+    assert any("damaged" in fact.what for fact in kept.told(Warned))
+
+
+def test_offline_nothing_is_asked(tmp_path: Path, now: Now) -> None:
+    with origin(serving(IMAGE)) as there:
+
+        async def fetch(cache: Cache) -> None:
+            await cache.ensure(there.url, "")
+
+        async def offline(cache: Cache) -> None:
+            now.at += 10 * module.FRESH_SECONDS
+            await cache.ensure(there.url, "")
+            assert octets(cache.lookup(there.url, "", "k")) == IMAGE
+            with pytest.raises(NotFetched, match="--offline"):
+                await cache.fetch(there.url + "/other", "")
+
+        Kept(tmp_path / "cache", now).run(fetch)
+        Kept(tmp_path / "cache", now, offline=True).run(offline)
+        assert len(there.heads) == 1
+
+
+def test_what_was_used_last_longest_ago_makes_room(tmp_path: Path, now: Now) -> None:
+    kept = Kept(tmp_path / "cache", now, size=7_000_000)
+    with origin(serving(IMAGE)) as there:
+
+        async def story(cache: Cache) -> None:
+            for name in ("a", "b"):
+                await cache.fetch(f"{there.url}/{name}", "")
+            held = cache.lookup(there.url + "/a", "", "k")  # used after b
+            await cache.fetch(there.url + "/c", "")
+            assert cache.lookup(there.url + "/b", "", "k") is None
+            assert octets(held) == IMAGE
+            assert octets(cache.lookup(there.url + "/a", "", "k")) == IMAGE
+
+        kept.run(story)
+    assert len(list(kept.folder.glob("*.image"))) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_what_to_do(tmp_path: Path, now: Now) -> None:
+    (tmp_path / "cache").write_bytes(b"a file where a folder should be")
+    kept = Kept(tmp_path / "cache", now)
+    with origin(serving(IMAGE)) as there:
+
+        async def story(cache: Cache) -> None:
+            with pytest.raises(NotFetched, match="cannot be kept"):
+                await cache.fetch(there.url, "")
+
+        kept.run(story)
+    assert kept.told(Warned)[0].fix
+
+
+def refused(url: str, **settings: object) -> str:
+    async def story() -> str:
+        upstreams = Upstreams(Settings(**settings))  # type: ignore[arg-type]
+        try:
+            response = await upstreams.ask("GET", url, trusted=False)
+            response.close()
+            return ""
+        except module.UpstreamFailed as error:
+            return str(error)
+        finally:
+            await upstreams.close()
+
+    return asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://127.0.0.1:1/", "this machine itself"),
+        ("http://127.9.9.9:1/", "this machine itself"),
+        ("http://localhost:1/", "this machine itself"),
+        ("http://[::1]:1/", "this machine itself"),
+        ("http://[::ffff:127.0.0.1]:1/", "this machine itself"),
+        ("http://0.0.0.0:1/", "this machine itself"),
+        ("http://2130706433:1/", "not a canonical IPv4 address"),  # 127.0.0.1 as one number
+        ("http://169.254.169.254/latest/meta-data", "a cloud's metadata service"),
+        ("http://169.254.1.1/", "a link-local address"),
+        ("http://[fe80::1]/", "a link-local address"),
+        ("http://224.0.0.1/", "a multicast address"),
+        ("http://255.255.255.255/", "a multicast address"),
+    ],
+)
+def test_an_answer_may_not_lead_into_this_machine_or_to_metadata(url: str, why: str) -> None:
+    assert why in refused(url)
+
+
+def test_a_redirect_does_not_lead_there_either() -> None:
+    def elsewhere(request: str, sock: socket.socket, number: int) -> object:
+        sock.sendall(head("302 Found", "Location: http://169.254.169.254/", "Content-Length: 0"))
+        return None
+
+    with origin(elsewhere) as there:
+        host = there.url.removeprefix("http://").partition("/")[0]
+        assert "a cloud's metadata service" in refused(there.url, allowed=(host,))
+
+
+def test_a_host_that_the_operator_allows_is_asked() -> None:
+    with origin(serving(IMAGE)) as there:
+        host = there.url.removeprefix("http://").partition("/")[0]
+        assert refused(there.url, allowed=(host,)) == ""
+
+
+def test_of_the_operators_own_word_nothing_is_forbidden() -> None:
+    with origin(serving(IMAGE)) as there:
+        assert isinstance(there, Origin)
+
+        async def story() -> int:
+            upstreams = Upstreams(Settings())
+            try:
+                response = await upstreams.ask("GET", there.url)
+                response.close()
+                return response.status
+            finally:
+                await upstreams.close()
+
+        assert asyncio.run(story()) == 200
