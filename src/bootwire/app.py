@@ -276,9 +276,9 @@ class _Server:
         done = asyncio.Event()
 
         def swap() -> None:
-            if self._tftp:
+            if self._tftp is not None:
                 self._tftp.stop_accepting()
-            if self._http:
+            if self._http is not None:
                 self._http.stop(lambda: None)
             control.call_soon_threadsafe(done.set)
 
@@ -293,14 +293,14 @@ class _Server:
         control = asyncio.get_running_loop()
 
         def begin() -> None:
-            if self._tftp:
+            if self._tftp is not None:
                 self._tftp.stop_accepting()
-            if self._http:
+            if self._http is not None:
                 self._http.stop(lambda: None)
             look(0)
 
         def look(_now: int) -> None:
-            busy = (self._tftp.active if self._tftp else 0) + (len(self._http) if self._http else 0)
+            busy = (self._tftp.active if self._tftp else 0) + (len(self._http) if self._http is not None else 0)
             if busy == 0:
                 control.call_soon_threadsafe(finished.set)
             else:
@@ -316,7 +316,7 @@ class _Server:
         closed = asyncio.Event()
 
         def close() -> None:
-            if self._tftp:
+            if self._tftp is not None:
                 self._tftp.close()
             control.call_soon_threadsafe(closed.set)
 
@@ -334,7 +334,7 @@ class _Server:
         """A connection returns to the transfer loop: its answer was streamed, or can now be given to `request`."""
 
         def adopt() -> None:
-            if self._http:
+            if self._http is not None:
                 self._http.adopt(sock, leftover, request)
             else:
                 sock.close()

@@ -53,6 +53,7 @@ class Waiting:
 
     def _ended(self, task: asyncio.Task[None], sock: socket.socket, request: http.Request, leftover: bytes) -> None:
         self._tasks.discard(task)
+
         if task.cancelled():
             sock.close()
         elif (error := task.exception()) is not None:
