@@ -20,14 +20,15 @@ _TRIPLETS = {  # Debian's architecture: where libraries are; where programs look
 }
 _PACKAGES = {  # package: what is taken of it; LIB stands for the directory of libraries
     "python3.11-minimal": r"usr/bin/python3.11",
-    "libpython3.11-minimal": r"usr/lib/python3.11/.*\.py",
-    "libpython3.11-stdlib": r"usr/lib/python3.11/(?!(test|lib2to3|idlelib|pydoc_data|asyncio|distutils)/).*\.(py|so)",
+    "libpython3.11-minimal": r"usr/lib/python3.11/.*\.(py|so)",
+    "libpython3.11-stdlib": r"usr/lib/python3.11/(?!(test|lib2to3|idlelib|pydoc_data|distutils)/).*\.(py|so)",
     "libc6": r"LIB/(libc|libm|ld-linux-[a-z0-9-]+)\.so\.\d",
     "zlib1g": r"LIB/libz\.so.*",
     "libexpat1": r"LIB/libexpat\.so.*",
     "libffi8": r"usr/LIB/libffi\.so.*",
     "liblzma5": r"LIB/liblzma\.so.*",
     "libbz2-1.0": r"LIB/libbz2\.so.*",
+    "libssl3": r"usr/LIB/lib(ssl|crypto)\.so.*",
 }
 
 _PREPARE = """#!/usr/bin/python3.11 -B

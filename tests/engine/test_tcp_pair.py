@@ -294,6 +294,21 @@ def test_a_zero_window_is_probed_and_opens_again():
     assert got == data
 
 
+@pytest.mark.parametrize(("scaling", "waiting"), [(True, 200_000), (False, 60_000)])
+def test_a_reader_that_catches_up_says_so_at_once(scaling, waiting):
+    """Without scaling the window is 64 KiB at most, however large the buffer."""
+    pair = Pair(client=Config(), server=Config(window_scaling=scaling))
+    pair.until(lambda: pair.server and pair.server.established)
+    pair.server.write(bytes(1 << 21))
+    pair.until(lambda: pair.client.readable >= waiting)
+    pair.flush()  # what was to be acknowledged is
+    before = len(pair.log)
+    assert pair.client.read(1 << 21)
+    pair.flush()
+    (update,) = [segment for _, to_server, segment in pair.log[before:] if to_server]
+    assert update.window << (pair.client._our_scale if scaling else 0) > waiting
+
+
 def test_a_lost_window_update_is_found_by_the_probe():
     pair = established(client=Config(receive_buffer=8000))
     pair.client.write(noise(16_000))

@@ -249,7 +249,7 @@ class Connection:
         data = self._inbox.read(limit)
         if data and self.state is not State.CLOSED:
             grown = self._right_edge() - self._advertised
-            buffer = self.config.receive_buffer
+            buffer = self._largest_window
             if grown >= min(buffer // 2, max(2 * self.config.mss, buffer // 8)):  # RFC 1122 section 4.2.3.3
                 self._ack_now = True
         return data
@@ -904,10 +904,14 @@ class Connection:
         upto = self._inbox.next
         return upto + 1 if upto == self._rcv_fin else upto
 
+    @property
+    def _largest_window(self) -> int:
+        """Octets: the buffer, or less where the window field cannot say so much."""
+        return min(self.config.receive_buffer, 0xFFFF << self._our_scale)
+
     def _right_edge(self) -> int:
         """Up to where we could take octets: what is read or waiting to be read counts against the buffer."""
-        limit = min(self.config.receive_buffer, 0xFFFF << self._our_scale)
-        return self._inbox.next + max(0, limit - self._inbox.size)
+        return self._inbox.next + max(0, self._largest_window - self._inbox.size)
 
     def _pipe(self) -> int:
         """Octets in the network; duplicates of a peer without SACK each tell of one segment that left it."""
