@@ -579,6 +579,59 @@ def console(card: Card | None, script: tuple[str, ...], commands: tuple[str, ...
         return go(online)
 
 
+@main.command("boot-client")
+@click.argument("kernel", default="")
+@click.argument("initrd", nargs=-1)
+@click.option("--cmdline", default="", metavar="TEXT", help="Kernel command line.")
+@click.option(
+    "--as", "firmware", default="uefi", show_default=True, metavar="KIND",
+    help="Without a KERNEL: the firmware to be. bios, uefi, uefi-http, ipxe, u-boot, raspberry-4, raspberry-3.",
+)  # fmt: skip
+@click.option(
+    "--then", "way", type=click.Choice(["show", "save", "qemu", "kexec"]), default="show", show_default=True,
+    help="What becomes of the kernel: told, written to a directory, started in QEMU, or on this machine.",
+)  # fmt: skip
+@click.option("-o", "--output", metavar="DIR", default="", help="Where save writes to.")
+@card_options
+def boot_client(
+    card: Card | None, kernel: str, initrd: tuple[str, ...], cmdline: str, firmware: str, way: str, output: str
+) -> int:
+    """Boot from the network, as a machine would: fetch a kernel and its INITRDs, and start them.
+
+    KERNEL and INITRD are URLs. Without them the network decides: with --nic this is a machine with the given firmware,
+    from power-on, and what its DHCP and boot servers give it is what starts.
+    """
+    from dataclasses import replace
+
+    from bootwire.app import StartError
+    from bootwire.preboot.console import Console
+    from bootwire.preboot.online import Online
+
+    if (way == "save") != bool(output):
+        raise StartError("--then save writes to a directory\n  try  --then save --output DIR", 2)
+    if not kernel and card is None:
+        raise StartError("a machine that asks the network needs a card\n  try  --nic eth0, or name a KERNEL", 2)
+    if not kernel and card is not None and (cmdline or card.address):
+        raise StartError("without a KERNEL the network tells the command line and the address", 2)
+    lines = [f"load {kind} {shlex.quote(url)}" for kind, url in (("kernel", kernel), *(("initrd", i) for i in initrd))]
+    lines = [*lines, f"set {shlex.quote('cmdline=' + cmdline)}"] if kernel else [f"poweron {shlex.quote(firmware)}"]
+    lines.append(f"boot {way} {shlex.quote(output) if output else ''}")
+
+    def go(online: Online | None) -> int:
+        shell = Console(
+            online, say=click.echo, progress=lambda: _Percentage() if sys.stderr.isatty() else None
+        )  # fmt: skip
+        try:
+            return 0 if shell.script(lines) else 1
+        finally:
+            shell.close()
+
+    if card is None:
+        return go(None)
+    with Online(replace(card, bare=not kernel), threaded=True) as online:
+        return go(online)
+
+
 class _Percentage:
     """Progress of a long transfer on one line of a terminal, at most five times a second."""
 

@@ -23,6 +23,7 @@ from bootwire.preboot.handoff.load import File, load
 from bootwire.serve.packages import fetch_package
 from interop import test_fetch_peers
 from interop.test_stack_kernel import nginx
+from lab_bench import SECOND, Bench
 from namespaces import dnsmasq, pair
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -115,3 +116,21 @@ def test_boot_kexec(linux: Callable[[str], Linux], state: Path, tmp_path: Path) 
     assert "starting it\n" in said, said[-3000:]
     assert f"{initrd.MARK} cmdline console=ttyS0 quiet token=by-kexec\n" in said, said[-3000:]
     assert f"{initrd.MARK} file /bootwire/more: from the second archive\n" in said
+
+
+def test_boot_client_boots_from_bootwire_as_uefi_and_starts_the_kernel(bench: Bench) -> None:
+    """Persona, loader, script, kernel and initrds, all over our own TCP/IP; then a virtual machine runs them."""
+    with bench:
+        bench.start_dhcp()
+        bench.serve("uefi")
+        client = bench.network.host("client", {bench.lan: "10.77.0.9/24"})
+        process = client.start(
+            [sys.executable, "-m", "bootwire", "boot-client", "--nic", "eth0", "--as", "uefi", "--then", "qemu"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(Path(bootwire_package.__file__).parents[1])},
+        )  # fmt: skip
+        out, _ = process.communicate(timeout=PATIENCE)
+        said = out.decode("utf-8", "replace").replace("\r", "")
+        assert process.returncode == 0, said[-3000:]
+        assert re.search(rf"Kernel command line: .*console=ttyS0 {bench.token}\n", said), said[-3000:]
+        assert f"{initrd.MARK} file /bootwire/second: {SECOND}\n" in said

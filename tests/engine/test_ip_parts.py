@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bootwire.engine import S
 from bootwire.engine.ip.fragments import DATAGRAMS_MAX, LIFETIME, Reassembly
-from bootwire.engine.ip.frame import Frame, complete
+from bootwire.engine.ip.frame import Frame, complete, datagrams
 from bootwire.engine.ip.neighbours import ENTRIES_MAX, FRESH, WAITING_MAX, Ask, Neighbours
 from bootwire.engine.ip.routes import Routes
 from bootwire.wire import checksum, ethernet, ip, ip6, tcp
@@ -184,3 +184,31 @@ def test_a_link_cuts_a_super_segment_into_frames_whose_checksums_hold(tag, versi
     assert got == payload
     assert flags == [tcp.ACK] * 3 + [segment.flags]
     assert numbers in ([], [0xFFFF, 0, 1, 2])
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("tag", [b"", b"\x81\x00\x00\x05"])
+def test_merged_datagrams_come_apart(version, tag):
+    payload = random.Random(3).randbytes(2500)
+    one, two = (A, B) if version == 4 else (ip6.octets("fe80::1"), ip6.octets("fe80::2"))
+    inner = ip.emit_udp(ip.Udp(69, 2000, payload), one, two)
+    outer = (
+        ip.emit_ipv4(ip.Ipv4(one, two, ip.UDP, inner)) if version == 4 else ip6.emit(ip6.Ipv6(one, two, ip.UDP, inner))
+    )
+    kind = (ethernet.IPV4 if version == 4 else ethernet.IPV6).to_bytes(2, "big")
+    merged = Frame(MAC + MAC + tag + kind + outer, segment=1000, checksum_at=14 + len(tag) + len(outer) - len(inner))
+    for cut in (datagrams, complete):
+        got = []
+        for piece in cut(merged):
+            at = 14 + len(tag)
+            packet = ip.parse_ipv4(piece.octets, at) if version == 4 else ip6.parse(piece.octets, at)
+            got.append(ip.parse_udp(packet.payload, one, two, verify=cut is complete).payload)
+            assert (piece.segment, piece.trusted) == (0, cut is datagrams)
+        assert [len(data) for data in got] == [1000, 1000, 500]
+        assert b"".join(got) == payload
+
+
+@given(st.binary(max_size=120), st.integers(0, 2000))
+def test_anything_merged_comes_apart_or_stays_as_it_is(octets, segment):
+    frame = Frame(octets, segment)
+    assert all(piece is frame or not piece.segment for piece in datagrams(frame))

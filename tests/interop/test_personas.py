@@ -161,3 +161,40 @@ def test_uefi_http_boot_from_dnsmasq(lan, tmp_path):
     of = machine()
     station = lan.boot(uefi_http.boot(of), of)
     assert [(file.name, file.octets) for file in station.files][:1] == [("/files/snponly.efi", len(pe()))]
+
+
+# --- over our own TCP/IP on a card of our own --------------------------------------------------------------------
+
+
+def client(lan: FirmwareLan, firmware: str, *then: str) -> tuple[int, str]:
+    """Status and screen of `bootwire boot-client`."""
+    process = product.Server(lan.machine, "--nic", "w1", "--as", firmware, *then, verb="boot-client")
+    status, trouble = process.wait()
+    return status, "\n".join(process.out.all()) + trouble
+
+
+@pytest.mark.parametrize("firmware", ["bios", "ipxe"])
+def test_boot_client_is_that_firmware_on_its_own_card(lan, tmp_path, firmware):
+    root, out = tftp_root(tmp_path / "tftp"), tmp_path / "out"
+    product.bzimage(root / "vmlinuz")
+    lan.dnsmasq(RANGE, *WHO, *NAMED, "--enable-tftp", f"--tftp-root={root}")
+    status, said = client(lan, firmware, "--then", "save", "-o", str(out))
+    assert status == 0, said
+    assert (out / "cmdline").read_text().endswith(CMDLINE + "\n")
+    assert (out / "kernel").read_bytes() == (root / "vmlinuz").read_bytes()
+    assert (out / "initrd").read_bytes().startswith(FILES["initrd"])
+
+
+def test_boot_client_boots_from_bootwire(lan, tmp_path):
+    lan.dnsmasq(RANGE)
+    lan.serve(product.bzimage(tmp_path / "k"), "--cmdline", CMDLINE)
+    status, said = client(lan, "ipxe")
+    assert (status, f"{CMDLINE}\n" in said + "\n") == (0, True), said
+    assert f"http://{BOOTWIRE}/boot/" in said
+
+
+def test_boot_client_fails_with_what_the_firmware_says(lan):
+    lan.dnsmasq(RANGE)
+    status, said = client(lan, "ipxe")
+    assert status == 1
+    assert "poweron: " in said

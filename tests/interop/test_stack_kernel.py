@@ -292,6 +292,28 @@ def test_a_packet_socket_beside_the_machines_own_stack():
             stack.close()
 
 
+def test_datagrams_that_a_sender_left_to_be_cut_arrive_one_by_one():
+    """UDP_SEGMENT over a veth pair: nobody has cut them when they come to the packet socket."""
+    data = noise(10_500)
+    with pair() as (one, two):
+        stack = Stack(PacketNic("here", b"\x02\0\0\0\0\x99"))
+        try:
+            one.call(stack.start)
+            stack.add_address("10.9.0.9/24")
+            ours = Socket(stack, socket.SOCK_DGRAM)
+            ours.bind(("", 5000))
+            ours.settimeout(10)
+            theirs = two.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            with theirs:
+                theirs.setsockopt(socket.IPPROTO_UDP, 103, 1000)  # UDP_SEGMENT of linux/udp.h
+                theirs.sendto(data, ("10.9.0.9", 5000))
+            got = [ours.recvfrom(65_536)[0] for _ in range(11)]
+            assert [len(part) for part in got] == [1000] * 10 + [500]
+            assert b"".join(got) == data
+        finally:
+            stack.close()
+
+
 def test_the_kernel_sees_our_address_conflict_and_we_its():
     with rig() as r:
         r.kernel.run(f"ip address add {OURS}/24 dev bwstack")

@@ -79,7 +79,7 @@ def base(tmp_path):
         ("dance", ["dance: there is no such command; help lists all"], False),
         ("resolve", ["resolve: usage: resolve NAME"], False),
         ("echo", [""], True),
-        ("boot", ["boot: usage: boot save DIRECTORY | boot qemu | boot kexec"], False),
+        ("boot", ["boot: usage: boot show | save DIRECTORY | qemu | kexec"], False),
         ("boot qemu", ["boot: no kernel is loaded: load kernel URL"], False),
         ("set 1=2", ["set: usage: set NAME=VALUE"], False),
         ("set base=nonsense", ["set: nonsense: not an absolute http or https or ftp or tftp URL (octet 0)"], False),
@@ -165,7 +165,8 @@ def test_completion(talk, base):
     complete = talk.console.completions
     assert complete([], "so") == ["sockets "]
     assert complete(["set"], "ba") == ["base="]
-    assert complete(["boot"], "") == ["save ", "qemu ", "kexec "]
+    assert complete(["boot"], "") == ["show ", "save ", "qemu ", "kexec "]
+    assert complete(["poweron"], "uefi") == ["uefi", "uefi-http"]
     assert complete(["ls"], "b") == []
     talk(f"set base={base}")
     assert complete(["ls"], "b") == ["boot/"]
@@ -185,6 +186,33 @@ def test_ls_of_the_command_line(base, monkeypatch):
     )
     assert CliRunner().invoke(main, ["ls", base + "nothing"]).exit_code == 1
     assert CliRunner().invoke(main, ["ls", "nothing"]).exit_code == 1
+
+
+def test_boot_client_with_a_kernel(base, tmp_path, monkeypatch):
+    monkeypatch.delenv("http_proxy", raising=False)
+    urls = [f"{base}boot/linux", f"{base}boot/initrd.gz"]
+    out = tmp_path / "out"
+    words = ["boot-client", *urls, "--cmdline", "a='b  c' d;e", "--then", "save", "-o", str(out)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert (out / "cmdline").read_text() == "a='b  c' d;e\n"
+    assert (out / "initrd").read_bytes()
+    shown = CliRunner().invoke(main, ["boot-client", urls[0], "--cmdline", "quiet"])
+    assert shown.exit_code == 0
+    assert "command line: quiet" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "needs a card"),
+        (["--nic", "eth0", "--cmdline", "x"], "the network tells the command line"),
+        (["http://h/k", "--then", "save"], "writes to a directory"),
+    ],
+)
+def test_boot_client_used_wrongly(words, error):
+    result = CliRunner().invoke(main, ["boot-client", *words])
+    assert (result.exit_code, error in result.stderr) == (2, True)
 
 
 def test_the_console_of_the_command_line(tmp_path):

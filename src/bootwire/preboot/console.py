@@ -14,7 +14,6 @@ import inspect
 import os
 import platform
 import re
-import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,13 +21,15 @@ from pathlib import Path
 from typing import Final
 
 from bootwire.engine import S
-from bootwire.preboot import ping
+from bootwire.preboot import ping, script
 from bootwire.preboot.fetch import Fetcher, FetchError, Options, Progress, parse, shown
 from bootwire.preboot.handoff import load as handoff
 from bootwire.preboot.handoff import machine
 from bootwire.preboot.handoff.refusal import HandoffError
 from bootwire.preboot.httpfs import HttpFs
 from bootwire.preboot.online import Online
+from bootwire.preboot.personas.steps import Booted, Started
+from bootwire.preboot.power_on import FIRMWARE
 from bootwire.preboot.proxies import Proxies
 from bootwire.preboot.stack import packed, text
 from bootwire.preboot.telnet import Session, window_size
@@ -52,7 +53,7 @@ _SETTINGS: Final = {
 }
 
 
-_CHOICES: Final = {"load": ("kernel", "initrd", "freebsd"), "boot": ("save", "qemu", "kexec")}
+_CHOICES: Final = {"load": ("kernel", "initrd", "freebsd"), "boot": ("show", "save", "qemu", "kexec")}
 
 
 class Wrong(Exception):
@@ -102,7 +103,7 @@ class Console:
     def run(self, line: str) -> bool:
         """Do one line; whether its last command succeeded."""
         try:
-            steps = _parse(line)
+            steps = script.parse(line)
         except ValueError as error:
             self._say(f"{error}")
             return False
@@ -176,6 +177,8 @@ class Console:
             return [name for name in sorted(self._told() | self.settings) if name.startswith(word)]
         if before[0] == "help":
             return [name for name in sorted(_COMMANDS) if name.startswith(word)]
+        if before == ["poweron"]:
+            return [name for name in FIRMWARE if name.startswith(word)]
         choices = _CHOICES.get(before[0], ()) if len(before) == 1 else ()
         if found := [f"{choice} " for choice in choices if choice.startswith(word)]:
             return found
@@ -375,12 +378,14 @@ class Console:
             self._say(f"{piece.kind} {piece.file.name}: {len(piece.file.data)} octets")
 
     def boot(self, way: str = "", where: str = "") -> None:
-        """boot save DIRECTORY | boot qemu | boot kexec: write it down, start it in a virtual machine, or on this one"""
-        if way not in ("save", "qemu", "kexec") or (way == "save") != bool(where):
+        """boot show | save DIRECTORY | qemu | kexec: say what, write it down, start it in a virtual machine, or here"""
+        if way not in _CHOICES["boot"] or (way == "save") != bool(where):
             raise Wrong(_usage("boot"))
         loaded = self._loaded()
         self._say(loaded.describe())
         match way:
+            case "show":
+                return
             case "save":
                 for path in loaded.save(Path(where)):
                     self._say(f"wrote {path}")
@@ -391,6 +396,19 @@ class Console:
                 loaded.kexec()
                 self._say("starting it")
                 machine.start()
+
+    def poweron(self, firmware: str = "uefi") -> None:
+        """poweron [FIRMWARE]: be a machine with that firmware; what it would start is loaded"""
+        online = self._own("poweron")
+        if firmware not in FIRMWARE:
+            raise Wrong(f"no firmware is called {firmware}: {', '.join(FIRMWARE)}")
+        outcome, files = online.power_on(firmware, self._say)
+        if not isinstance(outcome, Booted):
+            raise Wrong(f"{outcome.program.url} starts" if isinstance(outcome, Started) else str(outcome))
+        images = [("kernel", outcome.kernel), *(("initrd", image) for image in outcome.initrds)]
+        self._pieces = [_Piece(kind, handoff.File(shown(at.url or at.name), files[at.sha256])) for kind, at in images]
+        self._freebsd = None
+        self.settings["cmdline"] = outcome.cmdline
 
     # --- settings -------------------------------------------------------------------------------------------------
 
@@ -559,6 +577,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     name: getattr(Console, name)
     for name in (
         "net", "dhcp", "arp", "route", "ping", "resolve", "fetch", "ls", "cat", "cd", "load", "unload", "lsmod", "boot",
+        "poweron",
         "set", "unset", "show", "telnet", "sockets", "stats", "hello", "echo", "sleep", "help", "exit",
     )
 }  # fmt: skip
@@ -572,25 +591,6 @@ def listed(entries: Iterable[Entry]) -> list[str]:
         moment = "" if entry.modified is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(entry.modified))
         lines.append(f"{size:>12} {moment:<16} {printable(entry.name)}{'/' if entry.is_directory else ''}")
     return lines
-
-
-def _parse(line: str) -> list[tuple[str, list[str]]]:
-    """Commands with what joins each to the one before: ";" (first, too), "&&" or "||". ValueError: bad quoting."""
-    if not line.strip() or line.lstrip().startswith("#"):
-        return []
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-    lexer.whitespace_split, lexer.commenters = True, ""
-    steps: list[tuple[str, list[str]]] = [(";", [])]
-    for word in lexer:
-        if word in (";", "&&", "||"):
-            steps.append((word, []))
-        elif word and not word.strip(";&|"):
-            raise ValueError(f"{word!r} joins no commands: quote it")
-        else:
-            steps[-1][1].append(word)
-    if any(not words for _, words in steps[:-1]) or (not steps[-1][1] and steps[-1][0] != ";"):
-        raise ValueError("a command is missing")
-    return [(joint, words) for joint, words in steps if words]
 
 
 def _usage(name: str) -> str:

@@ -209,6 +209,19 @@ class Fetcher:
             case _:
                 return self._http(self._wanted(parsed, url, part, "GET"), url, begin)
 
+    def ask(self, wanted: http_client.Wanted, sink: Sink) -> http.Response:
+        """One request just as it is wanted, whatever the status of the answer, whose body goes into the sink.
+
+        Raises FetchError where there is no answer, or no whole one.
+        """
+        run = _HttpRun(self, wanted, wanted.url, lambda head: sink, any_status=True)
+        try:
+            run.go()
+        finally:
+            run.drop()
+        assert run.response is not None
+        return run.response
+
     def close(self) -> None:
         """Let go of the connections kept."""
         while self._kept:
@@ -379,7 +392,17 @@ def parse(url: str) -> Url:
 class _HttpRun:
     """Performs the effects of one `http_client.Fetch`."""
 
-    def __init__(self, fetcher: Fetcher, wanted: http_client.Wanted, url: str, begin: Callable[[Head], Sink]) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        wanted: http_client.Wanted,
+        url: str,
+        begin: Callable[[Head], Sink],
+        *,
+        any_status: bool = False,
+    ) -> None:
+        self.response: http.Response | None = None
+        self._any_status = any_status
         self._fetcher, self._wanted, self._url, self._begin = fetcher, wanted, url, begin
         self._engine = http_client.Fetch(wanted, lambda: secrets.token_hex(16))
         self._stream: Stream | None = None
@@ -488,6 +511,10 @@ class _HttpRun:
     def _began(self, began: http_client.Began) -> None:
         status, headers = began.response.status, began.response.headers
         self._endless = began.size is None and "transfer-encoding" not in headers
+        self.response = began.response
+        if self._any_status:
+            self._sink = self._begin(self._head)
+            return
         if status not in (200, 206):
             self._trouble = _status_error(self._url, status)
             return

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from bootwire.engine.ip import Frame, Offload
-from bootwire.engine.ip.frame import complete
+from bootwire.engine.ip.frame import complete, network_at
 from bootwire.wire import pcap, tcp
 
 # linux/if_tun.h
@@ -216,8 +216,8 @@ class PacketNic:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno == errno.ENETDOWN:
-                return None
+            if error.errno in (errno.ENETDOWN, errno.EINVAL):
+                return None  # EINVAL: merged in a way that this kernel cannot describe (datagrams, before Linux 6.2)
             raise
         return _received(data, self.statistics)
 
@@ -350,9 +350,7 @@ def _vnet_header(frame: Frame) -> bytes:
     if not start:
         return bytes(_VNET.size)
     octets = frame.octets
-    network = 14
-    while octets[network - 2 : network] in (b"\x81\x00", b"\x88\xa8"):
-        network += 4
+    network = network_at(octets)
     version4 = octets[network] >> 4 == 4
     protocol = octets[network + 9] if version4 else octets[network + 6]
     where = tcp.CHECKSUM_AT if protocol == tcp.PROTOCOL else 6

@@ -7,7 +7,7 @@ import errno
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,6 +15,8 @@ from bootwire.engine import S
 from bootwire.engine.dns import Ask, Found, Lookup, NotFound
 from bootwire.preboot.dhcp import Network
 from bootwire.preboot.nic import Nic, PacketNic, PcapTee, TapNic, random_mac
+from bootwire.preboot.personas.steps import Outcome
+from bootwire.preboot.power_on import Player
 from bootwire.preboot.sockets import Socket, create_connection
 from bootwire.preboot.stack import Stack, packed
 from bootwire.preboot.transport import StackTransport
@@ -34,6 +36,7 @@ class Card:
     gateway  for a fixed address, "" for none
     dns      name servers, besides those that DHCP tells
     pcap     file that records all that passes, "" for none
+    bare     no address at all: a firmware persona will see to that
     """
 
     nic: str
@@ -42,6 +45,7 @@ class Card:
     gateway: str = ""
     dns: tuple[str, ...] = ()
     pcap: str = ""
+    bare: bool = False
 
 
 class Online:
@@ -101,7 +105,17 @@ class Online:
         self.search = (network.domain,) if network.domain else ()
         return network
 
+    def power_on(self, firmware: str, say: Callable[[str], object]) -> tuple[Outcome, dict[str, bytes]]:
+        """Be a machine with this firmware (of `power_on.FIRMWARE`), from power-on to its end: how that was, and every
+        file that it fetched, by its SHA-256. What was configured before is given up."""
+        self.stack.give_up()
+        self.network, self.servers, self.search = None, self._card.dns, ()
+        player = Player(self.stack, say)
+        return player.run(firmware), player.files
+
     def _configure(self, card: Card) -> None:
+        if card.bare:
+            return
         if card.address:
             self.stack.add_address(card.address)
             if card.gateway:

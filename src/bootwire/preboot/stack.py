@@ -157,11 +157,9 @@ class Stack:
 
         A lease from an earlier call is given back first.
         """
+        self.give_up()
         agent = Dhcp(self.host, vendor_class=vendor_class, host_name=host_name)
         with self.acting() as now:
-            for earlier in [one for one in self.agents if isinstance(one, Dhcp)]:
-                earlier.stop(now)
-                self.agents.remove(earlier)
             agent.start(now)
             self.agents.append(agent)
         self.wait(lambda: agent.stage in (Stage.DONE, Stage.FAILED), timeout)
@@ -172,6 +170,13 @@ class Stack:
             because = agent.because or ("no DHCP server answered" if not agent.heard else agent.stage.value)
             agent.stop(now)
         raise OSError(because)
+
+    def give_up(self) -> None:
+        """Give a lease by DHCP back, if there is one, and ask no more."""
+        with self.acting() as now:
+            for agent in [one for one in self.agents if isinstance(one, Dhcp)]:
+                agent.stop(now)
+                self.agents.remove(agent)
 
     def obtain6(self, timeout: float = 20.0, wants: Wants = _ADDRESS) -> Network6:
         """Configure by DHCPv6, after `start_ipv6`, and stay so. OSError with the reason."""

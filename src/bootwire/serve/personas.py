@@ -24,16 +24,14 @@ from dataclasses import dataclass, field
 
 from bootwire.engine import Ns, tftp
 from bootwire.engine import http_client as http
-from bootwire.preboot.personas import steps
+from bootwire.preboot.personas import steps, transfers
 from bootwire.preboot.personas.steps import Machine, Outcome, Persona
 from bootwire.serve import bpf, loop
 from bootwire.serve.capture_socket import packet_socket
 from bootwire.serve.interfaces import Interface
 from bootwire.wire import dhcp4, ethernet, ip
-from bootwire.wire import tftp as tftp_wire
 from bootwire.wire.reader import WireError
 
-TFTP_PORT = 69  # RFC 1350 section 4
 BURST = 64  # datagrams read before others get their turn
 READ = 256 * 1024  # octets of one read from a TCP connection
 LARGEST = 65536  # octets of a datagram or frame
@@ -284,7 +282,7 @@ class _TftpTransfer:
         self._repeats = 0
         self._ended = False
         self._timer: loop.Timer | None = None
-        self._receiver = tftp.Receiver(_tftp_wanted(wanted))
+        self._receiver = tftp.Receiver(transfers.tftp_wanted(wanted))
         self._socket = _bound(station, socket.SOCK_DGRAM, wanted.port)
         on.watch(self._socket.fileno(), loop.IN, self._ready)
         self._send(self._receiver.start(self._began))
@@ -339,16 +337,16 @@ class _TftpTransfer:
 
     def _send(self, packets: list[tftp.Packet]) -> None:
         for packet in packets:
-            to = packet.to if isinstance(packet.to, tuple) else (self._wanted.server, TFTP_PORT)
+            to = packet.to if isinstance(packet.to, tuple) else (self._wanted.server, transfers.TFTP_PORT)
             with contextlib.suppress(OSError):  # full or unreachable: as lost on the wire
                 self._socket.sendto(packet.data, to)
 
     def _hang_up(self, source: tuple[str, int]) -> None:
         assert self._wanted.probe is not None
+        error, answer = transfers.hang_up(self._receiver, self._wanted.probe, self._repeats)
         with contextlib.suppress(OSError):
-            self._socket.sendto(_abort(self._wanted.probe), source)
-        size = self._receiver.size
-        self._end(steps.Fetched(-1 if size is None else size, repeats=self._repeats))
+            self._socket.sendto(error, source)
+        self._end(answer)
 
     def _over(self, verdict: tftp.Verdict) -> None:
         match verdict:
@@ -356,13 +354,8 @@ class _TftpTransfer:
                 self._end(steps.Fetched(-1, repeats=self._repeats))  # a server without options sent it all
             case tftp.Received():
                 self._end(self._sink.fetched(200, (), self._repeats))
-            case tftp.Denied(code, text):
-                self._end(steps.NotFetched("error", code, text.decode("latin-1"), self._repeats))
-            case tftp.Silence():
-                self._end(steps.NotFetched("timeout", repeats=self._repeats))
-            case tftp.Broken(because):
-                why = "too big" if because.startswith("a file") else "options" if "option" in because else "broken"
-                self._end(steps.NotFetched(why, text=because, repeats=self._repeats))
+            case _:
+                self._end(transfers.tftp_failed(verdict, self._repeats))
 
     def _end(self, answer: steps.Fetched | steps.NotFetched) -> None:
         self._ended = True
@@ -373,24 +366,6 @@ class _TftpTransfer:
         if self._wanted.probe is None:
             _note(self._station, "tftp", self._wanted.name.decode("latin-1"), self._began, answer)
         self._done(self._station, answer)
-
-
-def _abort(code: int) -> bytes:
-    return tftp_wire.emit(tftp_wire.Error(code, b"User aborted the transfer"))
-
-
-def _tftp_wanted(wanted: steps.TftpGet) -> tftp.Wanted:
-    numbers = {name: tftp_wire.number(value) or 0 for name, value in wanted.options}
-    return tftp.Wanted(
-        wanted.name,
-        block_size=numbers.get(b"blksize", tftp_wire.BLOCK_SIZE),
-        window=numbers.get(b"windowsize", 1),
-        timeout=numbers.get(b"timeout", 0),
-        ask_size=b"tsize" in numbers,
-        limit=wanted.limit,
-        order=tuple(numbers),
-        waits=wanted.waits,
-    )
 
 
 class _HttpTransfer:
@@ -434,7 +409,7 @@ class _HttpTransfer:
                     headers = tuple(response.headers.items())
                     return self._end(self._sink.fetched(response.status, headers, 0))
                 case http.Failed(why, detail):
-                    return self._end(steps.NotFetched(_REASONS.get(why, "broken"), text=detail))
+                    return self._end(transfers.http_failed(why, detail))
                 case http.Began() | http.Secure():
                     pass
         if self._timer is None and self._fetch.deadline is not None:
@@ -514,9 +489,6 @@ class _HttpTransfer:
         if self._wanted.method != "HEAD":
             _note(self._station, "http", urllib.parse.urlsplit(self._wanted.url).path, self._began, answer)
         self._done(self._station, answer)
-
-
-_REASONS = {"timeout": "timeout", "connect": "unreachable", "too big": "too big"}
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Offload:
 class Frame:
     """One Ethernet frame without FCS.
 
-    segment      0, or this is several TCP segments in one: so many octets of payload belong into each
+    segment      0, or this is several TCP segments or UDP datagrams in one: so many octets of payload belong into each
     checksum_at  0, or the offset of a TCP or UDP header whose checksum field holds the pseudo-header's sum only; the
                  link fills it in
     trusted      a link that checked the checksums says that they hold (on receive)
@@ -43,9 +43,11 @@ def complete(frame: Frame) -> Iterator[Frame]:
         yield frame
         return
     octets, at = frame.octets, frame.checksum_at
-    network = 14
-    while octets[network - 2 : network] in (b"\x81\x00", b"\x88\xa8"):
-        network += 4
+    network = network_at(octets)
+    if udp := _udp_at(frame, network):
+        for one in datagrams(frame):
+            yield Frame(_filled(one.octets, network, udp))
+        return
     if not at:  # cut only: the checksum is of the whole, so the transport header has to be found
         at = network + ((octets[network] & 15) * 4 if octets[network] >> 4 == 4 else 40)
     if not frame.segment:
@@ -70,6 +72,48 @@ def complete(frame: Frame) -> Iterator[Frame]:
         else:
             struct.pack_into("!H", piece, network + 4, size - 40)
         yield Frame(_filled(bytes(piece), network, at))
+
+
+def datagrams(frame: Frame) -> Iterator[Frame]:
+    """The frames that several UDP datagrams in one (UDP_SEGMENT, GRO) stand for; others as they are.
+
+    Checksums are as trustworthy as they were: what merged the datagrams, or has yet to cut them, answers for them.
+    """
+    octets, at = frame.octets, network_at(frame.octets)
+    udp = _udp_at(frame, at)
+    if not udp:
+        yield frame
+        return
+    version4 = octets[at] >> 4 == 4
+    for start in range(udp + 8, len(octets), frame.segment):
+        stop = min(start + frame.segment, len(octets))
+        piece = bytearray(octets[: udp + 8]) + octets[start:stop]
+        struct.pack_into("!H", piece, udp + 4, stop - start + 8)
+        if version4:
+            struct.pack_into("!H", piece, at + 2, len(piece) - at)
+            piece[at + 10 : at + 12] = b"\0\0"
+            struct.pack_into("!H", piece, at + 10, checksum.compute(bytes(piece[at:udp])))
+        else:
+            struct.pack_into("!H", piece, at + 4, len(piece) - udp)
+        yield Frame(bytes(piece), 0, 0, frame.trusted or frame.checksum_at != 0)
+
+
+def _udp_at(frame: Frame, at: int) -> int:
+    """Where the UDP header of merged datagrams begins, 0 if it is something else. at: of the IP header."""
+    octets = frame.octets
+    if not frame.segment or len(octets) < at + 28:
+        return 0
+    version4 = octets[at] >> 4 == 4
+    udp = at + ((octets[at] & 15) * 4 if version4 else 40)
+    return udp if octets[at + (9 if version4 else 6)] == ip.UDP and len(octets) >= udp + 8 else 0
+
+
+def network_at(octets: bytes) -> int:
+    """Where the IP header begins: behind any 802.1Q tags."""
+    at = 14
+    while octets[at - 2 : at] in (b"\x81\x00", b"\x88\xa8"):
+        at += 4
+    return at
 
 
 def _filled(octets: bytes, network: int, at: int) -> bytes:

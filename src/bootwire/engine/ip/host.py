@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 
 from bootwire.engine import Ns, S
 from bootwire.engine.ip.fragments import Reassembly
-from bootwire.engine.ip.frame import Frame, Offload, plain, tag_of
+from bootwire.engine.ip.frame import Frame, Offload, datagrams, plain, tag_of
 from bootwire.engine.ip.neighbours import Neighbours
 from bootwire.engine.ip.routes import Route, Routes, masked
 from bootwire.engine.tcp import Config, Connection, State
@@ -346,6 +346,13 @@ class Host:
 
     def receive(self, frame: Frame, now: Ns) -> None:
         """A frame arrived."""
+        if frame.segment:
+            for piece in datagrams(frame):
+                self._receive(piece, now)
+        else:
+            self._receive(frame, now)
+
+    def _receive(self, frame: Frame, now: Ns) -> None:
         octets = frame.octets
         if len(octets) < 14:
             self._drop("short frame")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -130,6 +131,13 @@ class Fetched:
 
     def header(self, name: str) -> str:
         return next((value for key, value in self.headers if key == name), "")
+
+
+def whole(
+    body: bytes, status: int = 200, headers: tuple[tuple[str, str], ...] = (), repeats: int = 0
+) -> Fetched:  # fmt: skip
+    """The answer for a file that is in memory."""
+    return Fetched(len(body), hashlib.sha256(body).hexdigest(), body[:KEEP], status, headers, repeats)
 
 
 @dataclass(frozen=True, slots=True)
