@@ -124,6 +124,13 @@ class _Server:
         signals = asyncio.Queue[str]()
         for number in (signal.SIGINT, signal.SIGTERM):
             control.add_signal_handler(number, signals.put_nowait, number.name)
+        reloads: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            reloads.add(task := control.create_task(self._mode.reload()))
+            task.add_done_callback(reloads.discard)
+
+        control.add_signal_handler(signal.SIGHUP, reload)
         self._streamer = Streamer(control, self._record, self._hand_back, self._mode.upstreams)
         self._waiting = Waiting(control, self._record, self._hand_back)
         self._open_http(chosen)  # first, since every URL has its port in it

@@ -33,9 +33,15 @@ def main() -> None:
 
     \b
     Start     sudo bootwire boot vmlinuz initrd.gz --cmdline 'console=ttyS0'
+    Fleet     sudo bootwire serve fleet.toml    each machine its own
     See       sudo bootwire demo        real firmware boots through it, here, now
     Prepare   bootwire assets fetch     boot loader files, without root
     """
+
+
+STATE_OPTION = click.option("--state-dir", envvar="BOOTWIRE_STATE_DIR", metavar="DIR", help="Where files are kept.")
+GIVEN_OPTION = click.option("--loaders", envvar="BOOTWIRE_LOADERS", metavar="DIR", help="Look here before any other.")
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="One JSON object on stdout.")
 
 
 def server_options(command: Callable[..., int]) -> Callable[..., None]:
@@ -262,6 +268,96 @@ def api(settings: Settings, images: ImageSettings, url: str, timeout: str, api_p
     return serve(settings, mode)
 
 
+def _server_of(context: click.Context, parameter: click.Parameter, path: str) -> str:
+    """What [server] of a fleet file says becomes the defaults of the options of the same names."""
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            said = tomllib.load(file).get("server", {})
+    except (OSError, ValueError, RecursionError):
+        return path  # told in full when it is read as a fleet file
+    if isinstance(said, dict):
+        names = {"interface": "interfaces"}
+        defaults = {names.get(key, key.replace("-", "_")): value for key, value in said.items()}
+        if isinstance(one := defaults.get("interfaces"), str):
+            defaults["interfaces"] = [one]
+        context.default_map = defaults
+    return path
+
+
+@main.command()
+@click.argument("config", callback=_server_of, is_eager=True)
+@server_options
+@image_options
+def serve(settings: Settings, images: ImageSettings, config: str) -> int:
+    """A fleet: CONFIG says what each machine boots (docs/reference/fleet-file.md).
+
+    A changed file is taken up at once, also on SIGHUP; a broken one keeps the old one in force and says so.
+    """
+    from bootwire.app import serve as run
+    from bootwire.serve.fleet import FleetMode
+    from bootwire.serve.images import open_images
+
+    return run(settings, FleetMode(config, open_images(images, trusted=True)))
+
+
+@main.command()
+@click.argument("config")
+@JSON_OPTION
+def check(config: str, as_json: bool) -> None:
+    """Everything that is wrong with a fleet file, each with its line and what to do; 0 if nothing is."""
+    import json
+
+    from bootwire.serve.fleet import Loaded, load, problems_text
+
+    def run() -> int:
+        found = load(config)
+        good = isinstance(found, Loaded)
+        if as_json:
+            problems = [] if isinstance(found, Loaded) else found
+            lines = [{"file": p.file, "line": p.line, "what": p.what, "fix": p.fix} for p in problems]
+            warnings = list(found.warnings) if isinstance(found, Loaded) else []
+            click.echo(json.dumps({"v": 1, "good": good, "problems": lines, "warnings": warnings}))
+        elif isinstance(found, Loaded):
+            click.echo("\n".join((f"{config}: {found.summary}", *(f"warning: {what}" for what in found.warnings))))
+        else:
+            click.echo(f"error: {problems_text(found)}", err=True)
+        return 0 if good else 2
+
+    finish(run)
+
+
+@main.command()
+@click.option("--config", required=True, metavar="FILE", help="The fleet file.")
+@click.option("--mac", required=True, help="MAC address of the machine.")
+@click.option("--arch", default="x86_64", show_default=True, help="Its processor: bios, i386, x86_64, arm64 …")
+@click.option(
+    "--firmware", type=click.Choice(["bios", "uefi", "uefi-http"]), help="  [default: uefi, or bios with --arch bios]"
+)
+@click.option("--uuid", default="", help="Its UUID.")
+@click.option("--serial", default="", help="SMBIOS: serial number.")
+@click.option("--manufacturer", default="", help="SMBIOS: manufacturer.")
+@click.option("--product", default="", help="SMBIOS: product.")
+@click.option("--vendor-class", default="", help="DHCP option 60.  [default: as its firmware sends it]")
+@click.option("--user-class", default="", help="DHCP option 77.")
+@click.option("--address", default="", help="Our IPv4 address on its network.  [default: 192.0.2.1]")
+@click.option("--interface", default="", help="Our interface that hears it.")
+@click.option("--relay", default="", help="Address of the relay it is behind.")
+@click.option("--circuit-id", default="", help="Option 82: circuit id.")
+@click.option("--remote-id", default="", help="Option 82: remote id.")
+@STATE_OPTION
+@JSON_OPTION
+def decide(
+    config: str, mac: str, arch: str, firmware: str | None, address: str, relay: str, state_dir: str | None,
+    as_json: bool, **said: str,
+) -> None:  # fmt: skip
+    """What a machine would get, and why: the rule, the exact offer, the exact script. Without a network."""
+    from bootwire.serve.deciding import run
+
+    finish(lambda: run(click.echo, config, mac, arch, firmware, address, relay, state_dir, as_json, said))
+
+
 @main.command()
 @click.option(
     "--firmware", multiple=True, metavar="KIND",
@@ -303,9 +399,6 @@ def assets() -> None:
     """Boot loader files: where from, versions, digests. Needs no root."""
 
 
-STATE_OPTION = click.option("--state-dir", envvar="BOOTWIRE_STATE_DIR", metavar="DIR", help="Where files are kept.")
-GIVEN_OPTION = click.option("--loaders", envvar="BOOTWIRE_LOADERS", metavar="DIR", help="Look here before any other.")
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="One JSON object on stdout.")
 
 
 @assets.command("list")

@@ -247,6 +247,27 @@ class ServiceAsked(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class FleetLoaded(Fact):
+    """A fleet file is in force from now on. what: what is in it."""
+
+    kind: ClassVar[str] = "fleet"
+    file: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentServed(Fact):
+    """A machine fetched a document that was made for it. secrets: the names of those in it, "" for none."""
+
+    kind: ClassVar[str] = "document"
+    name: str
+    peer: str
+    octets: int
+    profile: str
+    secrets: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFetched(Fact):
     """An image of another server is in the cache now. resumed: how often its server had to be asked for the rest."""
 
@@ -370,10 +391,35 @@ class Record(NamedTuple):
 
 
 KINDS: tuple[type[Fact], ...] = (
-    Listening, Warned, Stopped,
-    Discovered, Decided, Offered, PxeRequested, PxeAnswered, Silent, Refused, AddressSeen, RivalSeen,
-    TransferStarted, TransferDone, TransferFailed, SizeProbed, NotFound,
-    ServiceAsked, ImageFetched, ImageRefused,
-    ScriptServed, ConsoleSaid, HandedOver,
-    BootinfoAsked, BootinfoAnswered, OrderSent, OrderEnded, FellSilent,
-)  # fmt: skip
+    Listening,
+    Warned,
+    Stopped,
+    Discovered,
+    Decided,
+    Offered,
+    PxeRequested,
+    PxeAnswered,
+    Silent,
+    Refused,
+    AddressSeen,
+    RivalSeen,
+    TransferStarted,
+    TransferDone,
+    TransferFailed,
+    SizeProbed,
+    NotFound,
+    ServiceAsked,
+    FleetLoaded,
+    DocumentServed,
+    ImageFetched,
+    ImageRefused,
+    ScriptServed,
+    ConsoleSaid,
+    HandedOver,
+    BootinfoAsked,
+    BootinfoAnswered,
+    OrderSent,
+    OrderEnded,
+    FellSilent,
+)
+"""Every kind, in the order above; one on each line, so that two changes at once do not meet."""

@@ -124,6 +124,12 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             return fact.protocol, fact.peer, f"{fact.name}  not found: {fact.because}"
         case facts.ServiceAsked():
             return "service", "", f"{fact.service} says {fact.outcome} in {seconds_text(fact.seconds)}: {fact.because}"
+        case facts.FleetLoaded():
+            return "fleet", "", f"{fact.file} is in force: {fact.what}"
+        case facts.DocumentServed():
+            secrets = f", with the secrets {fact.secrets}" if fact.secrets else ""
+            made = f"{fact.name} of profile {fact.profile}, {octets_text(fact.octets)}{secrets}"
+            return "document", fact.peer, made
         case facts.ImageFetched():
             again = f", resumed {fact.resumed} times" if fact.resumed else ""
             took = f"{octets_text(fact.octets)} in {seconds_text(fact.seconds)}"

@@ -238,6 +238,9 @@ class ApiMode:
         self._decider.record = house.record
         self._images.open(house)
 
+    async def reload(self) -> None:
+        pass
+
     async def close(self) -> None:
         await self._decider.close()
         await self._images.close()

@@ -73,7 +73,7 @@ class Images:
         trusted: bool = True,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._seals = seals
+        self.seals = seals
         self._cache = cache
         self._keep = keep
         self._trusted = trusted
@@ -85,14 +85,14 @@ class Images:
     def link(self, machine: str, base: str) -> Link:
         def url(image: Image, name: str) -> str:
             what = (image.location, image.sha256, name, "" if self._trusted else "untrusted")
-            token = self._seals.seal(ROOM, machine, what, self._wall(), LIFETIME)
+            token = self.seals.seal(ROOM, machine, what, self._wall(), LIFETIME)
             return f"{base}/{ROOM}/{token}/{quote(name)}"
 
-        return url
+        return Link(base, url)
 
     def room(self, rest: str, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream | Later:
         here = self._machine_at(peer.address)
-        sealed = self._seals.open(ROOM, rest.partition("/")[0], self._wall())
+        sealed = self.seals.open(ROOM, rest.partition("/")[0], self._wall())
         if isinstance(sealed, str):
             return Missing(sealed, here, forbidden=True)
         machine = sealed.machine or here

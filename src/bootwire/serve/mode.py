@@ -30,8 +30,17 @@ class RenderError(Exception):
     """A target's texts cannot be made for this machine; the text says why, and where to mend it."""
 
 
-Link = Callable[[Image, str], str]
-"""The URL at which this server gives an image to the machine in question; the second argument is the image's name."""
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where this server gives things to one machine. base: "http://192.0.2.1:8080"; make: the URL of an image."""
+
+    base: str
+    make: Callable[[Image, str], str]
+
+    def __call__(self, image: Image, name: str) -> str:
+        """The URL of an image; name: what it is for ("kernel", "initrd/0")."""
+        return self.make(image, name)
+
 
 Room = Callable[[str, Request, Peer], Content | Missing | Reply | Upstream | Later]
 """Looks up a GET or HEAD below one first part of a path: the rest of the path, the request, who asks. Like an
@@ -44,7 +53,8 @@ class Decider(Protocol):
     smbios  whether what only a machine's loader can tell (serial, manufacturer, product) can make a difference
     """
 
-    smbios: bool
+    @property
+    def smbios(self) -> bool: ...
 
     def known(self, traits: Traits) -> Decision | None:
         """The decision as far as it is known without waiting, None where it must be asked for. Any thread."""
@@ -90,6 +100,9 @@ class Mode(Protocol):
 
     def open(self, house: House) -> None:
         """The server is about to run: start watching files, open sessions … In the control loop."""
+
+    async def reload(self) -> None:
+        """SIGHUP: look at the configuration again, if there is one. Raises nothing."""
 
     async def close(self) -> None:
         """The server ends."""

@@ -64,9 +64,12 @@ class StaticMode:
         )
 
     def link(self, machine: str, base: str) -> Link:
-        return lambda _image, name: boot_url(base, machine, name)
+        return Link(base, lambda _image, name: boot_url(base, machine, name))
 
     def open(self, house: House) -> None:
+        pass
+
+    async def reload(self) -> None:
         pass
 
     async def close(self) -> None:
