@@ -399,8 +399,6 @@ def assets() -> None:
     """Boot loader files: where from, versions, digests. Needs no root."""
 
 
-
-
 @assets.command("list")
 @STATE_OPTION
 @GIVEN_OPTION

@@ -155,8 +155,8 @@ class _Reader:
             self._check_profile(("profiles", name), profile)
         variables = self._table(("variables",), self._raw.get("variables", {}))
         conditions = {name: self._network(("networks", name), network) for name, network in networks.items()}
-        rules = [*self._entries("machine", networks, conditions, profiles)]
-        rules += self._entries("group", networks, conditions, profiles, len(rules))
+        rules = [*self._entries("machine", conditions)]
+        rules += self._entries("group", conditions, len(rules))
         self._check_twice(rules)
         if not rules and not self._problems:
             self._problem((), "no machine and no group: nothing would ever boot", 'add  [[group]]  with  profile = "…"')
@@ -193,7 +193,13 @@ class _Reader:
             except msgspec.ValidationError as error:
                 self._problem((*path, key), f"{key}: {_plain(str(error))}")
                 wrong = True
-        return None if wrong else msgspec.convert(good, kind)
+        if wrong:
+            return None
+        try:
+            return msgspec.convert(good, kind)
+        except msgspec.ValidationError as error:
+            self._problem(path, f"{_path(path)}: {_plain(str(error))}")
+            return None
 
     def _table(self, path: tuple[str | int, ...], value: object) -> dict[str, Any]:
         if isinstance(value, dict):
@@ -237,9 +243,7 @@ class _Reader:
     def _entries(
         self,
         table: Literal["machine", "group"],
-        networks: Mapping[str, Network],
         conditions: Mapping[str, Condition | None],
-        profiles: Mapping[str, Profile],
         order: int = 0,
     ) -> Iterator[Rule]:
         entries = self._raw.get(table, [])
@@ -250,16 +254,14 @@ class _Reader:
             path = (table, index)
             entry = self._struct(path, Entry)
             if entry is not None:
-                yield self._rule(path, entry, table == "machine", networks, conditions, profiles, order + index)
+                yield self._rule(path, entry, table == "machine", conditions, order + index)
 
     def _rule(
         self,
         path: tuple[str | int, ...],
         entry: Entry,
         machine: bool,
-        networks: Mapping[str, Network],
         conditions: Mapping[str, Condition | None],
-        profiles: Mapping[str, Profile],
         order: int,
     ) -> Rule:
         wanted: dict[str, Sequence[str | int]] = {key: _list(value) for key, value in entry.match.items()} | {
@@ -273,8 +275,9 @@ class _Reader:
             self._problem(
                 path, f"machine {name} has no mac, uuid or serial to know it by", "several machines are a [[group]]"
             )
-        if entry.profile and entry.profile not in profiles:
-            fix = _nearest(entry.profile, tuple(profiles)) or "write a table  [profiles.…]  for it"
+        written = tuple(self._raw["profiles"]) if isinstance(self._raw.get("profiles"), dict) else ()
+        if entry.profile and entry.profile not in written:
+            fix = _nearest(entry.profile, written) or "write a table  [profiles.…]  for it"
             self._problem((*path, "profile"), f"no profile is called {entry.profile!r}", fix)
         for key in entry.variables:
             self._variable((*path, "variables"), key)
@@ -401,9 +404,15 @@ def _path(path: tuple[str | int, ...]) -> str:
 
 def _plain(error: str) -> str:
     """msgspec's sentence in the words of a TOML file."""
-    text = error.replace("`str`", "a text").replace("`int`", "a number").replace("`bool`", "true or false")
-    text = text.replace("`array`", "a list").replace("`object`", "a table").replace("`float`", "a number")
-    text = text.replace("`null`", "nothing")
+    words = {
+        "str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "array": "a list",
+        "object": "a table", "null": "nothing",
+    }  # fmt: skip
+
+    def said(match: re.Match[str]) -> str:
+        return " or ".join(words.get(one, one) for one in match[1].split(" | "))
+
+    text = re.sub(r"`([^`]*)`", said, error)
     return text[:1].lower() + text[1:]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from bootwire.observe import options as named
 from bootwire.policy.decide import LOADERS
@@ -48,8 +49,8 @@ def run(
         firmware=firmware or ("bios" if arch == "bios" else "uefi"),
         link=relay or address or OURS,
         relay=relay,
-        **{name: value.lower() if name == "uuid" else value for name, value in said.items()},
     )
+    traits = replace(traits, **{name: value.lower() if name == "uuid" else value for name, value in said.items()})  # type: ignore[arg-type]
     at_hand = frozenset(loaders.find(state)) or frozenset(name for names in LOADERS.values() for name in names)
     try:
         found = rehearse(mode, traits, at_hand)
@@ -68,7 +69,9 @@ def _text(traits: Traits, found: Rehearsed) -> str:
     else:
         lines.append(f"Boots     nothing from here: {decision.because}")
     lines += ["", "Rules, the most specific first"]
-    lines += [f"  {_MARKS[step.verdict]}  {step.rule.title}: {step.because}{_only(step)}" for step in found.choice.match.trail]
+    lines += [
+        f"  {_MARKS[step.verdict]}  {step.rule.title}: {step.because}{_only(step)}" for step in found.choice.match.trail
+    ]
     if not found.choice.match.trail:
         lines.append("  none is about it")
     lines += ["", "Offer to its first DISCOVER" + ("" if found.offer else ": none")]
@@ -76,7 +79,10 @@ def _text(traits: Traits, found: Rehearsed) -> str:
     lines += [f"  warning: {what}" for what in found.warnings]
     if found.offer is not None:
         lines += [f"  {line}" for line in named.described(found.offer)]
-        lines += ["  octets:", *(f"    {found.offer_octets[at : at + 32].hex()}" for at in range(0, len(found.offer_octets), 32))]
+        lines += [
+            "  octets:",
+            *(f"    {found.offer_octets[at : at + 32].hex()}" for at in range(0, len(found.offer_octets), 32)),
+        ]
     lines += ["", f"Script for its loader ({found.script_because})"]
     lines += [f"  {line}" for line in readable(found.script).splitlines()]
     return "\n".join(lines)

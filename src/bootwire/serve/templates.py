@@ -112,7 +112,7 @@ def _environment() -> jinja2.Environment:
     class Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         """Attributes of nothing but plain values, no powers and repetitions that fill the memory."""
 
-        intercepted_binops = frozenset(("**", "*", "%", "<<"))
+        intercepted_binops = frozenset(("**", "*", "%"))
 
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
             plain = str, bytes, int, float, bool, list, tuple, dict, type(None)
@@ -127,7 +127,7 @@ def _environment() -> jinja2.Environment:
             texts = [value for value in (left, right) if isinstance(value, str | bytes | list | tuple)]
             if operator == "%" and isinstance(left, str | bytes):
                 raise jinja2.exceptions.SecurityError("% formats text in a way that is not allowed: use ~")
-            if operator in ("**", "<<") and any(abs(value) > MAX_NUMBER for value in sizes):
+            if operator == "**" and any(abs(value) > MAX_NUMBER for value in sizes):
                 raise jinja2.exceptions.SecurityError(f"{operator} with a number this large")
             if operator == "*" and texts and any(value > MAX_NUMBER for value in sizes):
                 raise jinja2.exceptions.SecurityError("a repetition this long")
