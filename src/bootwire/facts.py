@@ -377,6 +377,27 @@ class FellSilent(Fact):
     seconds: int
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict(Fact):
+    """What became of a boot, as far as it can be told now; a boot that moves on gets another one.
+
+    boot: its number; state: booted, stuck, silent (it asked, and nothing followed), declined (we chose not to boot it);
+    stage: the last it reached (`observe.boots.STAGES`); cause: an id of `observe.rules`, "" when booted; fix: what to
+    do, in order; screen: what the machine's screen shows then, "" if nothing of its own; seconds and octets: of it all.
+    """
+
+    kind: ClassVar[str] = "verdict"
+    boot: int
+    state: str
+    stage: str
+    cause: str
+    because: str
+    fix: str
+    screen: str
+    seconds: float
+    octets: int
+
+
 class Record(NamedTuple):
     """A fact with its moment. wall: seconds since the Unix epoch; at: monotonic nanoseconds."""
 
@@ -416,6 +437,7 @@ KINDS: tuple[type[Fact], ...] = (
     ScriptServed,
     ConsoleSaid,
     HandedOver,
+    Verdict,
     BootinfoAsked,
     BootinfoAnswered,
     OrderSent,

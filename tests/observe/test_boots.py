@@ -8,7 +8,8 @@ import pytest
 
 from bootwire import facts
 from bootwire.facts import Fact, Record
-from bootwire.observe.boots import STAGES, Boots, stage_of
+from bootwire.observe.boots import RECORDS, STAGES, Boots, stage_of
+from bootwire.observe.boots import fold as refold
 
 MAC, OTHER = "52:54:00:12:34:56", "52:54:00:00:00:02"
 IP = "10.0.0.9"
@@ -56,7 +57,7 @@ def test_a_whole_boot_has_every_stage_with_its_time_and_octets() -> None:
         "initrd": (4.25, 5.5, 40_001_000, 2),
         "hand-over": (6.0, 6.0, 0, 0),
     }
-    assert tuple(boot.stages) == STAGES
+    assert tuple(boot.stages) == tuple(name for name in STAGES if name not in ("pxe", "alive"))
     assert (boot.client, boot.address, boot.seconds, boot.handed_over) == ("UEFI x64", IP, 6.0, True)
     assert (boot.discovers, boot.loader_transfers, boot.resent, boot.failures) == (2, 1, 1468, 0)
 
@@ -123,3 +124,52 @@ def test_every_kind_of_fact_can_be_folded() -> None:
         fact = kind(**{f.name: plain.get(str(f.type), MAC) for f in dataclasses.fields(kind)})
         boots.take(Record(0.0, 0, fact))
     assert len(boots.all()) == 1
+
+
+def test_facts_without_a_mac_are_joined_by_the_address_the_machine_has() -> None:
+    (boot,) = fold(
+        (0, discover()),
+        (1, facts.AddressSeen(MAC, IP, "10.0.0.254")),
+        (2, facts.TransferDone("", "tftp", "x86_64/snponly.efi", IP, 300_000, 0.25)),
+    ).all()
+    assert list(boot.stages) == ["discover", "address", "loader"]
+
+
+def test_what_is_under_way_and_how_far_it_is_shows() -> None:
+    boots = fold((0, discover()), (1, facts.TransferStarted(MAC, "http", "initrd/0", IP, 1_000)))
+    boots.progress(MAC, "http", "initrd/0", 400)
+    (boot,) = boots.all()
+    running = boot.running()
+    assert running
+    assert (running.octets, running.size, running.ended) == (400, 1_000, None)
+    boots.take(Record(0, 10**15 + 2 * 10**9, facts.TransferDone(MAC, "http", "initrd/0", IP, 1_000, 1.0)))
+    assert boot.running() is None
+    assert [(t.began, t.ended, t.octets) for t in boot.transfers] == [(1.0, 2.0, 1_000)]
+
+
+def test_an_address_asked_for_after_the_hand_over_is_a_sign_of_life() -> None:
+    silent = facts.Silent(MAC, "dhcp", "it does not ask for a network boot", "ordinary host (udhcp 1.36)")
+    (boot,) = fold(*WHOLE, (12.0, silent)).all()
+    assert boot.stage == "alive"
+    assert boot.stages["alive"].began == 12.0
+
+
+def test_a_host_that_only_asks_for_a_lease_is_no_boot() -> None:
+    assert not fold((0, facts.Silent(MAC, "dhcp", "it does not ask for a network boot", "ordinary host"))).all()
+
+
+def test_a_boot_folded_again_from_its_own_records_is_the_same() -> None:
+    boots = fold(*WHOLE)
+    (boot,) = boots.all()
+    (again,) = refold(boot.records, boot.number).all()
+    assert (again.stages, again.transfers, again.verdict) == (boot.stages, boot.transfers, boot.verdict)
+
+
+def test_records_of_one_boot_are_bounded_and_counted() -> None:
+    (boot,) = fold((0, discover()), *((i, done(f"file{i}", 1, 0.1)) for i in range(1_000))).all()
+    assert (len(boot.records), boot.left_out) == (RECORDS, 1_001 - RECORDS)
+    assert len(boot.transfers) == 256
+
+
+def test_a_new_attempt_long_after_the_last_sign_is_the_next_boot() -> None:
+    assert len(fold((0, discover()), (28, discover()), (400, discover())).all()) == 2

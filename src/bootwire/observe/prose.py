@@ -160,6 +160,10 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             return "order", fact.address, f"{fact.order} {'taken' if fact.taken else 'not taken'}: {fact.how}"
         case facts.FellSilent():
             return "silent", fact.address, f"waited for an order, and has not asked for {fact.seconds} s"
+        case facts.Verdict():
+            where = f" after {fact.stage}" if fact.state == "stuck" and fact.stage else ""
+            fix = f"; to fix: {fact.fix}" if fact.fix else ""
+            return "verdict", "", f"{fact.state}{where}: {fact.because}{fix}"
         case _:
             raise AssertionError(f"no sentence for {type(fact).__name__}")
 
@@ -170,6 +174,8 @@ def _sgr(fact: Fact) -> str:
             return _YELLOW
         case facts.TransferFailed() | facts.Refused() | facts.ImageRefused():
             return _RED
+        case facts.Verdict():
+            return {"booted": _GREEN, "declined": _DIM}.get(fact.state, _RED)
         case facts.HandedOver():
             return _GREEN
         case facts.ConsoleSaid() | facts.Silent() | facts.NotFound() | facts.SizeProbed() | facts.TransferStarted():
