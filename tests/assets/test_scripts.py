@@ -262,3 +262,7 @@ def test_control_characters_in_an_operators_text_are_named():
 def test_an_open_setting_in_an_operators_text_is_named():
     for text in ("${ip", "${a b}", "${${x}"):
         assert "is no iPXE setting" in scripts.check_text(text, "the message")
+
+
+def test_files_of_a_machine_without_a_mac_have_urls_too():
+    assert boot_url(BASE, "", "initrd/0") == f"{BASE}/boot/initrd/0"

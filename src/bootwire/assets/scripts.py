@@ -109,8 +109,11 @@ def autoexec(base: str, machine: str = "", syslog: str = "") -> bytes:
 
 
 def boot_url(base: str, machine: str, name: str) -> str:
-    """Where a machine gets a file of its boot: boot_url("http://192.0.2.1", "52:54:00:12:34:56", "initrd/0")."""
-    return f"{base}/boot/{machine.replace(':', '-')}/{name}"
+    """Where a machine gets a file of its boot: boot_url("http://192.0.2.1", "52:54:00:12:34:56", "initrd/0").
+
+    Without a MAC the server knows the machine by its address, if at all.
+    """
+    return f"{base}/boot/{machine.replace(':', '-')}/{name}" if machine else f"{base}/boot/{name}"
 
 
 def go_on(because: str, syslog: str = "", seconds: int = 3) -> bytes:

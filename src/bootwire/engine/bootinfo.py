@@ -522,7 +522,7 @@ class Server:
             return [FellSilent(machine.asker.address, machine.asker.machine, (now - machine.asked) // S)]
         if machine.order.sent < len(ORDER_SENDS):
             return self._send_order(machine, now)
-        how = f"no sign of that in {ORDER_PATIENCE // S} s, sent {len(ORDER_SENDS)} times"
+        how = f"sent {len(ORDER_SENDS)} times in {ORDER_PATIENCE // S} s; plain clients that boot at once give none"
         return [self._over(machine, False, how)]
 
     def _look_later(self, machine: _Machine) -> None:

@@ -157,7 +157,12 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             times = f", sent {fact.attempt} times" if fact.attempt > 1 else ""
             return "order", fact.address, f"{fact.order}{times}"
         case facts.OrderEnded():
-            return "order", fact.address, f"{fact.order} {'taken' if fact.taken else 'not taken'}: {fact.how}"
+            taken = "taken" if fact.taken else "no sign that it was taken"
+            return (
+                "order",
+                fact.address,
+                f"{fact.order}, {taken}: {fact.how}",
+            )
         case facts.FellSilent():
             return "silent", fact.address, f"waited for an order, and has not asked for {fact.seconds} s"
         case facts.Verdict():

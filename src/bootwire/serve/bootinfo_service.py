@@ -155,16 +155,16 @@ def run_order(say_line: Callable[[str], None], state: Path, machine: str, action
         read(text)
     except ValueError as error:
         raise StartError(str(error), 2) from None
-    answer = _ask(state, {"do": "order", "machine": machine.lower(), "action": text})
+    target = machine.lower() if machine.count(":") == 5 else machine  # a MAC; names of keys keep their case
+    answer = _ask(state, {"do": "order", "machine": target, "action": text})
     results = answer["results"]
     if as_json:
         say_line(json.dumps(answer))
     else:
         for one in results:
             where = f" ({one['address']})" if one["address"] not in ("", one["machine"]) else ""
-            say_line(
-                f"{one['machine']}{where}  {answer['order']}  {'taken' if one['taken'] else 'not taken'}: {one['how']}"
-            )
+            taken = "taken" if one["taken"] else "no sign that it was taken" if one["address"] else "not sent"
+            say_line(f"{one['machine']}{where}  {answer['order']}  {taken}: {one['how']}")
     return 0 if all(one["taken"] for one in results) else 1
 
 
@@ -175,10 +175,8 @@ def run_list(say_line: Callable[[str], None], state: Path, as_json: bool) -> int
         say_line(json.dumps(answer))
         return 0
     for one in answer["waiting"]:
-        silent = ", silent" if one["silent"] else ""
-        say_line(
-            f"{one['machine'] or '-':<17}  {one['address']:<15}  asked {one['seconds']} s ago{silent}  {one['because']}"
-        )
+        asked = f"asked {one['seconds']} s ago" + (", silent" if one["silent"] else "")
+        say_line(f"{one['machine'] or '-':<17}  {one['address']:<15}  {asked}  {one['because']}")
     if not answer["waiting"]:
         say_line("no machine waits")
     return 0
