@@ -6,6 +6,7 @@ Every run is `bootwire boot` itself in a network namespace; attackers and the go
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import re
 import resource
@@ -25,6 +26,7 @@ from dhcp_samples import vector
 from good_client import OURS, GoodClient, udp
 from namespaces import Namespace, pair
 from product import Server
+from vector_files import octets
 
 pytestmark = pytest.mark.interop
 
@@ -219,3 +221,70 @@ def test_a_flood_of_spoofed_machines(tmp_path: Path, kernel: str, read: bool) ->
                 assert_usual(before, usual(client), 4)
 
         run.attackers.call(attack)
+
+
+# --- bootinfo ----------------------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_malformed_bootinfo_datagrams_and_a_flood_starve_nobody(tmp_path: Path, kernel: str) -> None:
+    """The datagrams come from 150 addresses, so that many get past one address's rate; then one floods for 5 s."""
+    items = nasties.bootinfo_packets(6, EACH)
+    with proof(tmp_path, kernel, "--json", "--bootinfo-answer", "partition 2") as run:
+        for low in range(3, 253):
+            run.attackers.run(f"ip address add 10.9.0.{low}/24 dev there")
+
+        def attack() -> None:
+            with contextlib.closing(GoodClient("there")) as client:
+                before, rss = usual(client), run.rss
+                places = itertools.cycle(range(103, 253))
+                for at in range(0, EACH, 40):
+                    with bound(f"10.9.0.{next(places)}") as sock:
+                        for item in items[at : at + 40]:
+                            sock.sendto(item[:65_507], (OURS, 6969))
+                        client.dhcp()  # it has read what came before, for both are read in one loop
+                for low in range(3, 8):
+                    assert_told(f"10.9.0.{low}")
+                assert run.rss - rss < GROWTH
+                over = threading.Event()
+                flooding = threading.Thread(target=flood, args=("10.9.0.250", over))
+                flooding.start()
+                try:
+                    meanwhile, until = [], time.monotonic() + 5
+                    while time.monotonic() < until:
+                        meanwhile.append(client.all())
+                        assert_told(f"10.9.0.{len(meanwhile) % 90 + 8}")
+                finally:
+                    over.set()
+                    flooding.join()
+                assert len(meanwhile) > 20
+                assert run.rss - rss < GROWTH
+                assert_usual(before, usual(client), 4)
+
+        run.attackers.call(attack)
+    facts = [fact for fact in run.server.facts if fact.get("service") == "bootinfo"]
+    assert any("kept away" in fact.get("because", "") for fact in facts)
+
+
+QUESTION = octets("bootinfo", "request")
+
+
+def bound(address: str, port: int = 0) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, port))
+    return sock
+
+
+def assert_told(address: str) -> None:
+    """A machine there asks once and is told, in time."""
+    with bound(address, 9696) as sock:
+        sock.settimeout(1.0)
+        sock.sendto(QUESTION, (OURS, 6969))
+        answer, source = sock.recvfrom(2048)
+        assert (answer[:16].hex(), source) == ("01000200000000000000010002000000", (OURS, 6969))
+
+
+def flood(address: str, over: threading.Event) -> None:
+    with bound(address) as sock:
+        while not over.is_set():
+            for _ in range(50):
+                sock.sendto(QUESTION, (OURS, 6969))
