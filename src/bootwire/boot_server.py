@@ -11,11 +11,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 from bootwire.assets import scripts
 from bootwire.engine import MS, Ns, S
 from bootwire.engine import dhcp4 as engine
+from bootwire.engine.lru import Lru
 from bootwire.facts import (
     AddressSeen,
     Decided,
@@ -104,11 +105,11 @@ class BootServer:
     def __init__(self, settings: Settings, deciding: Deciding | None = None) -> None:
         self.settings = settings
         self._deciding = deciding or _everything
-        self._machines: _Lru[str, _Machine] = _Lru(_MACHINES)
-        self._macs: _Lru[str, str] = _Lru(_MACHINES)  # IPv4 -> MAC
-        self._worked: _Lru[str, Recipe] = _Lru(_FAMILIES)  # Client.family -> recipe
-        self._own: _Lru[str, None] = _Lru(_FAMILIES)  # our own addresses, as datagrams showed them
-        self._said: _Lru[tuple[str, ...], Ns] = _Lru(_MACHINES)  # facts not to repeat -> when last said
+        self._machines: Lru[str, _Machine] = Lru(_MACHINES)
+        self._macs: Lru[str, str] = Lru(_MACHINES)  # IPv4 -> MAC
+        self._worked: Lru[str, Recipe] = Lru(_FAMILIES)  # Client.family -> recipe
+        self._own: Lru[str, None] = Lru(_FAMILIES)  # our own addresses, as datagrams showed them
+        self._said: Lru[tuple[str, ...], Ns] = Lru(_MACHINES)  # facts not to repeat -> when last said
         self._refusals = _Refusals()
         self._rival_vendor_until: Ns = 0
         self._notes: deque[tuple[str, str, Ns]] = deque(maxlen=_MACHINES)  # machine, loader ("": it started), when
@@ -575,32 +576,6 @@ class _Machine:
             self.served, self.lived, self.dead = (), True, ()
         elif not self.served or now - self.served_at >= _SAME_BOOT:
             self.served, self.lived = (), False
-
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-
-
-class _Lru(Generic[_K, _V]):
-    """A mapping that forgets what was put longest ago. `get` and `has` change nothing, so any thread may call them."""
-
-    __slots__ = ("_entries", "_size")
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: dict[_K, _V] = {}
-
-    def get(self, key: _K) -> _V | None:
-        return self._entries.get(key)
-
-    def has(self, key: _K) -> bool:
-        return key in self._entries
-
-    def put(self, key: _K, value: _V) -> None:
-        self._entries.pop(key, None)
-        self._entries[key] = value
-        if len(self._entries) > self._size:
-            del self._entries[next(iter(self._entries))]
 
 
 @dataclass(slots=True)
