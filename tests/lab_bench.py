@@ -119,8 +119,8 @@ class Bench:
         self.server = start_server(self.ours, ["boot", *names, "--cmdline", cmdline, *options, *more], self.directory)
         return self.server
 
-    def power_on(self, firmware: str, segment: Segment | None = None) -> Machine:
-        return power_on(FIRMWARE[firmware], segment or self.lan, MAC, self.directory / firmware)
+    def power_on(self, firmware: str, segment: Segment | None = None, options: Sequence[str] = ()) -> Machine:
+        return power_on(FIRMWARE[firmware], segment or self.lan, MAC, self.directory / firmware, options)
 
     def finish(self, machine: Machine) -> Booted:
         """Wait for the end of the machine's /init, then end Bootwire and gather everything."""

@@ -56,4 +56,5 @@ def test_the_wheel_holds_every_module_and_the_command(tmp_path: Path) -> None:
         assert b"bootwire = bootwire.cli:main" in archive.read(entry_points)
     source = ROOT / "src"
     modules = {str(path.relative_to(source)) for path in source.glob("bootwire/**/*.py")}
-    assert names == modules
+    programs = {str(path.relative_to(source)) for path in source.glob("bootwire/programs/bios/*")}
+    assert names == modules | programs

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bootwire.assets.scripts import autoexec
@@ -26,7 +26,10 @@ from bootwire.boot_server import Settings as ServerSettings
 from bootwire.engine import MS
 from bootwire.facts import Listening, Record, ScriptServed, Stopped, TransferDone, Warned
 from bootwire.observe import prose
+from bootwire.policy import inventory
 from bootwire.policy.decide import Offerings
+from bootwire.policy.inventory import Hardware
+from bootwire.policy.target import Traits
 from bootwire.serve import loaders
 from bootwire.serve.answers import Answers
 from bootwire.serve.boot_scripts import Scripts
@@ -36,6 +39,7 @@ from bootwire.serve.bootinfo_service import BootinfoService, BootinfoSettings
 from bootwire.serve.capture import Capture
 from bootwire.serve.content import Later, Upstream
 from bootwire.serve.dhcp import DhcpEdge, PortInUse
+from bootwire.serve.echo import Echo
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.http import HttpServer
 from bootwire.serve.http import Limits as HttpLimits
@@ -44,6 +48,8 @@ from bootwire.serve.journal import Journal
 from bootwire.serve.loop import Loop
 from bootwire.serve.mode import House, Mode, Room, StartError
 from bootwire.serve.ports import taken
+from bootwire.serve.programs import ProgramSettings, programs
+from bootwire.serve.reports import ReportReceiver
 from bootwire.serve.static import Static, StaticMode
 from bootwire.serve.syslog import SyslogReceiver
 from bootwire.serve.tftp import Limits as TftpLimits
@@ -78,6 +84,7 @@ class Settings:
     json: bool = False
     verbose: int = 0
     bootinfo: BootinfoSettings | None = None
+    program: ProgramSettings = field(default_factory=ProgramSettings)
 
 
 def boot(settings: Settings, static: Static) -> int:
@@ -108,12 +115,15 @@ class _Server:
         self._http_limits, self._tftp_limits = _limits(_raise_descriptors())
         self._published = _publish(settings.files)
         self._loaders, self._advice = _loaders(settings)
+        self._programs = programs(settings.program, self._loaders)
         self._http_port = settings.http_port or HTTP_PORT
         self._http: HttpServer | None = None
         self._tftp: TftpServer | None = None
         self._dhcp: DhcpEdge | None = None
         self._syslog: SyslogReceiver | None = None
         self._bootinfo: BootinfoService | None = None
+        self._echo: Echo | None = None
+        self._reports = ReportReceiver(self._record, lambda at: self._boot_server.machine_at(at), self._learn)
 
     def run(self) -> int:
         chosen = _choose(self._settings.interfaces)
@@ -135,12 +145,17 @@ class _Server:
         self._waiting = Waiting(control, self._record, self._hand_back)
         self._open_http(chosen)  # first, since every URL has its port in it
         mode = self._mode
-        offerings = Offerings(frozenset(self._loaders), raspberry=_has_raspberry_files(self._settings.files))
+        offerings = Offerings(
+            frozenset(self._loaders),
+            raspberry=_has_raspberry_files(self._settings.files),
+            programs=self._programs.names,
+            program=self._programs.name,
+        )
         settings = ServerSettings(self._http_port, self._settings.mode, offerings)
-        self._boot_server = BootServer(settings, mode.decider.known)
+        self._boot_server = BootServer(settings, mode.decider.known, self._hardware)
         rooms = {**mode.rooms, **self._with_bootinfo()}
         self._answers = Answers(
-            {**mode.catalog, **loaders.catalog(self._loaders)},
+            {**mode.catalog, **loaders.catalog(self._loaders), **self._programs.catalog},
             first_script=lambda machine, ours: autoexec(self._base(ours), machine, ours),
             boot_script=Scripts(self._boot_server, mode.decider, self._base, mode.link),
             rooms=rooms,
@@ -172,6 +187,9 @@ class _Server:
                 self._syslog.close()
             if self._bootinfo:
                 await self._bootinfo.close()
+            self._reports.close()
+            if self._echo:
+                self._echo.close()
             await self._streamer.close()
             await self._waiting.close()
             await mode.close()
@@ -229,9 +247,11 @@ class _Server:
                 what, fix = taken("udp", TFTP_PORT)
                 raise StartError(f"{what}; firmware knows no other port for TFTP\n  try  {fix}") from None
             raise _cannot_open(error) from None
-        self._syslog = SyslogReceiver(
-            control, [interface.address for interface in chosen], self._record, self._boot_server.machine_at
-        )
+        addresses = [interface.address for interface in chosen]
+        self._syslog = SyslogReceiver(control, addresses, self._record, self._boot_server.machine_at)
+        self._reports.open(control, addresses)
+        if self._programs.own:
+            self._echo = Echo(control, addresses, self._record, self._boot_server.machine_at)
 
     def _with_bootinfo(self) -> dict[str, Room]:
         """Make what answers bootinfo, if it was asked for; the rooms that it serves files from."""
@@ -280,6 +300,8 @@ class _Server:
             self._dhcp.close()
         if self._syslog:
             self._syslog.close()
+        if self._echo:
+            self._echo.close()
         done = asyncio.Event()
 
         def swap() -> None:
@@ -354,10 +376,30 @@ class _Server:
         self._answers.note(fact)
         if self._bootinfo:
             self._bootinfo.note(record)
-        if isinstance(fact, TransferDone) and fact.name in self._loaders and fact.machine:
-            self._boot_server.note_loader_served(fact.machine, fact.name, record.at)
+        if isinstance(fact, TransferDone) and fact.machine:
+            if fact.name in self._loaders or fact.name in self._programs.catalog:
+                self._boot_server.note_loader_served(fact.machine, fact.name, record.at)
+            elif fact.protocol == "tftp":
+                self._boot_server.note_followed(fact.machine, record.at)
         elif isinstance(fact, ScriptServed) and fact.machine:
             self._boot_server.note_loader_started(fact.machine, record.at)
+
+    def _hardware(self, machine: str) -> Hardware | None:
+        record = self._reports.machine(machine)
+        return record.hardware if record else None
+
+    def _learn(self, record: inventory.Machine) -> None:
+        """A program on a bare machine told what that is."""
+        told = record.hardware
+        self._boot_server.note_traits(
+            Traits(
+                told.machine,
+                uuid=told.uuid,
+                serial=told.serial,
+                manufacturer=told.manufacturer,
+                product=told.product,
+            )
+        )
 
     def _base(self, ours: str) -> str:
         return f"http://{ours}" + (f":{self._http_port}" if self._http_port != 80 else "")
@@ -367,6 +409,8 @@ class _Server:
     def _say_ready(self, chosen: Sequence[Interface]) -> None:
         lines = [f"Network   {_where_text(chosen)}", *self._mode.lines]
         lines.append(f"Loaders   {loaders.summary(self._loaders)}")
+        if self._programs.name:
+            lines.append(f"Program   {self._settings.program.program}, before any loader")
         if self._settings.files:
             lines.append(f"Files     {self._settings.files}, at the TFTP root and http://…/files/")
         lines.append("Ready. Turn on a machine and choose network boot (often F12). Ctrl-C stops.")

@@ -32,6 +32,7 @@ from bootwire.facts import (
 )
 from bootwire.policy.client import Client, Kind, classify
 from bootwire.policy.decide import History, Offerings, Plan, Recipe, decide
+from bootwire.policy.inventory import Hardware
 from bootwire.policy.target import Decision, Silence, Stage, Target, Traits
 from bootwire.policy.target import traits as read_traits
 from bootwire.wire import dhcp4
@@ -102,9 +103,15 @@ class BootServer:
     `observe` and `tick`; `machine_at` and the `note_` methods may be called from any. `settings` may be replaced.
     """
 
-    def __init__(self, settings: Settings, deciding: Deciding | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        deciding: Deciding | None = None,
+        hardware: Callable[[str], Hardware | None] = lambda _: None,
+    ) -> None:
         self.settings = settings
         self._deciding = deciding or _everything
+        self._hardware = hardware
         self._machines: Lru[str, _Machine] = Lru(_MACHINES)
         self._macs: Lru[str, str] = Lru(_MACHINES)  # IPv4 -> MAC
         self._worked: Lru[str, Recipe] = Lru(_FAMILIES)  # Client.family -> recipe
@@ -181,7 +188,7 @@ class BootServer:
     def traits_of(self, machine: str) -> Traits | None:
         """What is known of a machine, from its last DISCOVER or boot request. Any thread."""
         memory = self._machines.get(machine)
-        return memory.traits if memory else None
+        return replace(memory.traits, hardware=self._hardware(machine)) if memory else None
 
     def note_traits(self, traits: Traits) -> None:
         """A machine's loader told more of it (SMBIOS): remembered from the next datagram on. Any thread."""
@@ -190,6 +197,10 @@ class BootServer:
     def note_loader_served(self, machine: str, name: str, now: Ns) -> None:
         """A boot loader (catalog name) was fetched whole by this machine. Any thread."""
         self._notes.append((machine, name, now))
+
+    def note_followed(self, machine: str, now: Ns) -> None:
+        """A file that is no boot program was fetched whole by this machine. Any thread."""
+        self._notes.append((machine, _FOLLOWED, now))
 
     def note_loader_started(self, machine: str, now: Ns) -> None:
         """A loader shows a sign of life on this machine: it asked for its script. Any thread."""
@@ -213,7 +224,7 @@ class BootServer:
         if self.settings.mode == "off":
             memory.answered = (*memory.answered, message.giaddr)
             return effects + self._silent(client, "dhcp", "port 67 is left alone (--mode off)", now)
-        memory.learn(read_traits(client, message, ours=datagram.ours, interface=datagram.interface, stage="discover"))
+        self._learn(memory, client, message, datagram, "discover")
         target = self._target(memory, "discover", resumed)
         if isinstance(target, Ask):
             return [*effects, target]
@@ -294,7 +305,7 @@ class BootServer:
         if item and service == "dhcp" and asked != engine.MENU_TYPE:
             because = f"it looks for a boot server of type {asked}, which this one is not"
             return effects + self._silent(client, service, because, now)
-        memory.learn(read_traits(client, message, ours=datagram.ours, interface=datagram.interface, stage="pxe"))
+        self._learn(memory, client, message, datagram, "pxe")
         target = self._target(memory, "pxe", resumed)
         if isinstance(target, Ask):
             return [*effects, target]
@@ -344,6 +355,8 @@ class BootServer:
 
     def _offerings(self, target: Target) -> Offerings:
         offerings = self.settings.offerings
+        if target.program:
+            offerings = replace(offerings, program=target.program)
         return replace(offerings, suits=target.suits) if target.suits else offerings
 
     # --- neighbours ---------------------------------------------------------------------------------------------
@@ -389,11 +402,17 @@ class BootServer:
             memory = self._machines.get(machine)
             if memory is None:
                 continue
-            if name:
+            if name == _FOLLOWED:
+                memory.followed_at = at
+            elif name in self.settings.offerings.programs:
+                memory.followed_at = None
+                self._it_worked(memory)
+            elif name:
+                memory.followed_at = at
                 memory.took(name, at)
                 self._it_worked(memory)
             else:
-                memory.lived, memory.dead = True, ()
+                memory.lived, memory.dead, memory.followed_at = True, (), None
         return [*self._refusals.due(now)]
 
     def _machine(self, client: Client, message: Message) -> _Machine:
@@ -405,6 +424,10 @@ class BootServer:
         memory.family = client.family
         return memory
 
+    def _learn(self, memory: _Machine, client: Client, message: Message, datagram: Datagram, stage: Stage) -> None:
+        seen = read_traits(client, message, ours=datagram.ours, interface=datagram.interface, stage=stage)
+        memory.learn(replace(seen, hardware=self._hardware(client.machine)))
+
     def _history(self, memory: _Machine, now: Ns) -> History:
         return History(
             retry=memory.ignored,
@@ -412,6 +435,7 @@ class BootServer:
             dead=memory.dead,
             worked=self._worked.get(memory.family),
             rival_vendor=now < self._rival_vendor_until,
+            programmed=memory.followed_at is not None and now - memory.followed_at < _SAME_BOOT,
         )
 
     def _it_worked(self, memory: _Machine) -> None:
@@ -481,6 +505,7 @@ def _everything(_: Traits) -> Decision:
 
 
 _MACHINE = re.compile(r"/*((?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2})/")
+_FOLLOWED = "/"  # no catalog name
 _NOT_NETBOOT = (Kind.HOST, Kind.BOOTP, Kind.BSDP)
 _SHAPES: tuple[Recipe, ...] = ("direct", "binl", "menu")
 
@@ -510,6 +535,7 @@ class _Machine:
     served: tuple[str, ...] = ()  # loaders fetched whole in this boot, until one can do all that it needs
     served_at: Ns = 0
     lived: bool = False  # a loader has shown itself in this boot
+    followed_at: Ns | None = None  # when something was fetched after the boot program, until that shows itself
     dead: tuple[str, ...] = ()  # loaders that were fetched in earlier boots and never did
     address: str = ""
 
@@ -566,6 +592,8 @@ class _Machine:
 
     def _new_boot(self, client: Client, firmware: bool, now: Ns) -> None:
         """Forget what belongs to the boot before; a loader that died in it is remembered until one lives."""
+        if firmware:
+            self.followed_at = None
         if firmware or not self.served:
             self.decided = ""
         if firmware:

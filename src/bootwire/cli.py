@@ -20,6 +20,7 @@ from bootwire import __version__
 if TYPE_CHECKING:
     from bootwire.app import Settings
     from bootwire.preboot.online import Card
+    from bootwire.programs.parameters import Fallback
     from bootwire.serve.images import Settings as ImageSettings
 
 
@@ -79,6 +80,23 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
             "--tftp-single-port", is_flag=True, envvar="BOOTWIRE_TFTP_SINGLE_PORT",
             help="TFTP transfers leave from port 69 itself, for NAT and containers.",
         ),
+        click.option(
+            "--program", default="", envvar="BOOTWIRE_PROGRAM", metavar="NAME|FILE",
+            help="Boot program that machines run before any loader: hello, ask, or a file of your own.",
+        ),
+        click.option(
+            "--program-next", default="", envvar="BOOTWIRE_PROGRAM_NEXT", metavar="NAME",
+            help="What it goes on with, as TFTP has it.  [default: the best loader at hand]",
+        ),
+        click.option(
+            "--program-fallback", default="next-device", show_default=True, envvar="BOOTWIRE_PROGRAM_FALLBACK",
+            type=click.Choice(["next-program", "next-device", "local-disk", "reboot", "hold"]),
+            help="What it does where it cannot go on.",
+        ),
+        click.option(
+            "--program-tries", type=click.IntRange(1, 16), default=5, show_default=True, metavar="N",
+            envvar="BOOTWIRE_PROGRAM_TRIES", help="How often it asks, waiting twice as long each time.",
+        ),
         click.option("--bootinfo", is_flag=True, envvar="BOOTWIRE_BOOTINFO", help="Answer bootinfo, on UDP port 6969."),
         click.option(
             "--bootinfo-answer", envvar="BOOTWIRE_BOOTINFO_ANSWER", metavar="ACTION",
@@ -108,6 +126,10 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
         loaders: str | None,
         no_fetch: bool,
         tftp_single_port: bool,
+        program: str,
+        program_next: str,
+        program_fallback: Fallback,
+        program_tries: int,
         bootinfo: bool,
         bootinfo_answer: str | None,
         bootinfo_keys: str | None,
@@ -119,6 +141,7 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
     ) -> None:
         from bootwire.app import Settings
         from bootwire.serve.bootinfo_service import chosen
+        from bootwire.serve.programs import ProgramSettings
 
         def run() -> int:
             settings = Settings(
@@ -134,6 +157,7 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
                 as_json,
                 verbose,
                 chosen(bootinfo, bootinfo_answer, bootinfo_keys, bootinfo_demand_keys),
+                ProgramSettings(program, program_next, program_fallback, program_tries),
             )
             return command(settings, **rest)
 

@@ -398,6 +398,32 @@ class Verdict(Fact):
     octets: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReportReceived(Fact):
+    """A program on the bare machine told what that machine is.
+
+    what: in one line; changes: since its report before, "" for none; record: all of it as JSON text
+    """
+
+    kind: ClassVar[str] = "report"
+    address: str
+    program: str
+    what: str
+    changes: str
+    because: str
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSaid(Fact):
+    """A program on the bare machine sent a text. how: "note" (its report says so), "log" or "echo" (those ports)."""
+
+    kind: ClassVar[str] = "program"
+    address: str
+    how: str
+    text: str
+
+
 class Record(NamedTuple):
     """A fact with its moment. wall: seconds since the Unix epoch; at: monotonic nanoseconds."""
 
@@ -443,5 +469,7 @@ KINDS: tuple[type[Fact], ...] = (
     OrderSent,
     OrderEnded,
     FellSilent,
+    ReportReceived,
+    ProgramSaid,
 )
 """Every kind, in the order above; one on each line, so that two changes at once do not meet."""

@@ -24,6 +24,7 @@ UNTOLD: dict[type[Fact], set[str]] = {  # in the JSON lines alone
     facts.BootinfoAsked: {"again"},  # these three in words
     facts.BootinfoAnswered: {"again"},
     facts.OrderEnded: {"taken"},
+    facts.ReportReceived: {"record"},
     facts.Verdict: {"boot", "stage", "cause", "screen", "seconds", "octets"},
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -27,7 +27,19 @@ class RemoteFile:
     url: str
 
 
-Source = Inline | LocalFile | RemoteFile
+@dataclass(frozen=True, slots=True)
+class Transformed:
+    """A small file of this machine, named by the operator, read anew for each request and changed on its way out.
+
+    largest: octets it may have; change: total for any octets
+    """
+
+    path: str
+    largest: int
+    change: Callable[[bytes], bytes]
+
+
+Source = Inline | LocalFile | RemoteFile | Transformed
 
 
 @dataclass(frozen=True, slots=True)

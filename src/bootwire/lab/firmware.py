@@ -1,7 +1,8 @@
 """Virtual machines that have nothing but firmware and a network card: QEMU, always in software emulation.
 
 Every machine has a virtio random number device: EDK2's network stack since the 2024 security fixes has no network
-boot entries without a source of random numbers. The serial port is recorded from the first octet on.
+boot entries without a source of random numbers. The serial port is recorded from the first octet on,
+and so is the debug console of PCs: what a program writes to port 0xE9 (QEMU's isa-debugcon, Bochs' before it).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\
 # Linux kernel/panic.c
 _GAVE_UP = re.compile(r"No bootable device|failed to (load|start) Boot0001|UEFI Interactive Shell|Kernel panic")
 _COMPLAINTS = "qemu.err"  # file of QEMU's standard error, beside the serial log
+_DEBUG = "debug.log"  # file of what was written to port 0xE9
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,12 @@ class Machine:
         with self._more:
             return self._text
 
+    @property
+    def debug(self) -> str:
+        """What programs wrote to port 0xE9 so far; "" on machines that have no such port."""
+        debug = self.log.with_name(_DEBUG)
+        return debug.read_text("utf-8", "replace") if debug.exists() else ""
+
     def lines(self) -> list[tuple[float, str]]:
         """Whole lines so far, each with its moment in seconds since the Unix epoch."""
         with self._more:
@@ -230,9 +239,15 @@ class Machine:
             self._more.notify_all()
 
 
-def power_on(firmware: Firmware, segment: Segment, mac: str, directory: Path) -> Machine:
-    """Start a machine with its card on `segment`. directory: where its variable store and its serial log go.
+def _debug_console(directory: Path) -> tuple[str, ...]:
+    file = f"file,id=debug,path={directory / _DEBUG}"
+    return ("-chardev", file, "-device", "isa-debugcon,iobase=0xe9,chardev=debug")
 
+
+def power_on(firmware: Firmware, segment: Segment, mac: str, directory: Path, options: Sequence[str] = ()) -> Machine:
+    """Start a machine with its card on `segment`. directory: where its variable store and its logs go.
+
+    options  further ones for QEMU, which outrank ours where they say the same: a processor, memory, disks
     Raises LabError when QEMU or the firmware is missing, with the packages to install.
     """
     if firmware.missing:
@@ -254,6 +269,8 @@ def power_on(firmware: Firmware, segment: Segment, mac: str, directory: Path) ->
         *("-device", f"{firmware.card},netdev=net0,mac={mac},bootindex=0"),
         *("-chardev", "stdio,id=serial,signal=off"),
         *("-serial", "chardev:serial"),
+        *(_debug_console(directory) if firmware.program == _X64 else ()),
+        *options,
     ]
     with (directory / _COMPLAINTS).open("wb") as errors:
         process = segment.network.wire.start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)

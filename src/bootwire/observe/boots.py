@@ -355,6 +355,7 @@ def fold(records: Iterable[Record], first: int = 1) -> Boots:
 _BEGINS_NONE = (
     facts.Refused, facts.ConsoleSaid, facts.AddressSeen, facts.RivalSeen, facts.Warned,
     facts.BootinfoAsked, facts.BootinfoAnswered, facts.OrderSent, facts.OrderEnded, facts.FellSilent,
+    facts.ReportReceived, facts.ProgramSaid,
 )  # fmt: skip
 
 

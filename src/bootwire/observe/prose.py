@@ -165,6 +165,11 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             )
         case facts.FellSilent():
             return "silent", fact.address, f"waited for an order, and has not asked for {fact.seconds} s"
+        case facts.ReportReceived():
+            changes = f"; changed: {fact.changes}" if fact.changes else ""
+            return "report", fact.address, f"{fact.program} says: {fact.what} ({fact.because}{changes})"
+        case facts.ProgramSaid():
+            return "program", fact.address, f"{fact.how}: {fact.text}"
         case facts.Verdict():
             where = f" after {fact.stage}" if fact.state == "stuck" and fact.stage else ""
             fix = f"; to fix: {fact.fix}" if fact.fix else ""

@@ -33,11 +33,15 @@ class Offerings:
     loaders    catalog names of the boot loaders at hand: "x86_64/snponly.efi", "bios/undionly.kpxe" …
     suits      loader directories of the processors that the kernel runs on ("x86_64", "bios"); empty: not known
     raspberry  the published directory holds a Raspberry Pi's boot files
+    programs   catalog names of the boot programs at hand: "bios/hello.pxe", "x86_64/hello.efi" …
+    program    the one that runs before any loader, without platform and extension ("hello"); "" for none
     """
 
     loaders: frozenset[str] = frozenset()
     suits: frozenset[str] = frozenset()
     raspberry: bool = False
+    programs: frozenset[str] = frozenset()
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class History:
     dead          loaders that this machine fetched in earlier attempts and that never showed a sign of life
     worked        the recipe that last brought this kind of machine further, None if not known
     rival_vendor  the network's own DHCP server claims to be a PXE server (it sends option 60), so that clients go there
+    programmed    the boot program ran in this boot, and the machine went on to something else
     """
 
     retry: int = 0
@@ -56,6 +61,7 @@ class History:
     dead: tuple[str, ...] = ()
     worked: Recipe | None = None
     rival_vendor: bool = False
+    programmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +135,26 @@ _HOW_TO_START: Mapping[bool, str] = {
 }
 
 
+def _program(client: Client, offerings: Offerings, history: History) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Catalog name of the boot program that this machine runs now, "" for none; and what a person should know."""
+    if not offerings.program or history.programmed or client.kind is Kind.HTTP:
+        return "", ()
+    names = [f"{one}/{offerings.program}.{'pxe' if one == 'bios' else 'efi'}" for one in client.platforms]
+    name = next((name for name in names if name in offerings.programs), "")
+    if name or not client.platforms:
+        return name, ()
+    what = f"the boot program {offerings.program} is not there for {client.summary}: it boots without"
+    return "", ((what, "give a program built for it"),)
+
+
 def _for_ipxe(client: Client, offerings: Offerings, history: History) -> Plan | Silence:
+    program, warnings = _program(client, offerings, history)
+    if program:
+        return Plan("ipxe", program, "tftp", f"the boot program {offerings.program} comes first")
     lacks = _lacks(client)
     if not lacks:
         because = "iPXE can do all that the boot needs" if client.knows_features else "iPXE, which says no features"
-        return Plan("ipxe", "", "http", because, warnings=_misfits(client, offerings))
+        return Plan("ipxe", "", "http", because, warnings=_misfits(client, offerings) + warnings)
     missing = " or ".join(lacks)
     names = _candidates(client, offerings)
     fresh = [name for name in names if name not in history.served]
@@ -149,13 +170,17 @@ def _for_ipxe(client: Client, offerings: Offerings, history: History) -> Plan | 
 def _for_firmware(client: Client, offerings: Offerings, history: History) -> Plan | Silence:
     if not client.platforms:
         return Silence(f"no boot loader exists for {client.summary}")
+    program, told = _program(client, offerings, history)
+    if program:
+        recipe, how = _shape(client, history)
+        return Plan(recipe, program, "tftp", f"the boot program {offerings.program} comes first", how)
     names = _candidates(client, offerings)
     if not names:
         return Silence(f"no boot loader for {client.summary} is at hand: run `bootwire assets fetch`")
     alive = [name for name in names if name not in history.dead]
     loader = alive[0] if alive else names[0]
     because = f"{client.summary} firmware"
-    warnings = _misfits(client, offerings)
+    warnings = _misfits(client, offerings) + told
     if history.dead:
         dead = f"{', '.join(history.dead)} was fetched but never started"
         because += f", {dead}"

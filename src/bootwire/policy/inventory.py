@@ -8,8 +8,9 @@ A report says what a program on the machine said, and nobody proved it: rules ma
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from bootwire.policy.cpu_features import features
 from bootwire.wire import report, smbios
@@ -248,6 +249,29 @@ def summary(machine: Hardware) -> str:
     disks = ", ".join(size_text(disk.size) for disk in machine.disks) or "none"
     cpu = machine.cpu.brand or machine.cpu.vendor or "an unknown processor"
     return printable(f"{what}; {cpu}; {size_text(machine.memory)} memory; disks: {disks}")
+
+
+def as_text(machine: Hardware) -> str:
+    """All of it as one line of JSON, for whoever keeps records; `from_text` reads it again."""
+    return json.dumps(asdict(machine), separators=(",", ":"))
+
+
+def from_text(text: str) -> Hardware:
+    """What `as_text` wrote, by this version or one before. Raises ValueError."""
+    try:
+        told = {**json.loads(text)}
+        cpu = {**told.pop("cpu", {})}
+        disks = [{**disk} for disk in told.pop("disks", ())]
+        return Hardware(
+            **told,
+            cpu=Cpu(**{**cpu, "features": tuple(cpu.get("features", ()))}),
+            disks=tuple(
+                Disk(**{**disk, "partitions": tuple(Partition(**one) for one in disk.get("partitions", ()))})
+                for disk in disks
+            ),
+        )
+    except (TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no record of a machine: {error}") from None
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------

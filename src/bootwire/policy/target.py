@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bootwire.policy.client import Client, Kind
+from bootwire.policy.inventory import Hardware
 from bootwire.wire import dhcp4
 from bootwire.wire.bootinfo import Boot
 from bootwire.wire.dhcp4 import Message
@@ -38,6 +39,7 @@ class Traits:
     interface     ours, by which it was heard
     relay         giaddr
     circuit_id remote_id   option 82 sub-options 1 and 2 (RFC 3046): as text where they are printable, else "0x…"
+    hardware      what a program on the bare machine reported of it, None if none did (`inventory.lookup`)
     """
 
     machine: str
@@ -58,6 +60,7 @@ class Traits:
     circuit_id: str = ""
     remote_id: str = ""
     stage: Stage = "other"
+    hardware: Hardware | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Target:
     local     it shall go on with its own disk
     suits     loader directories of the processors that the kernel runs on ("x86_64", "bios"); empty: not known
     loader    how it is brought there: "ipxe", "pxelinux", or what suits best ("auto")
-    program   catalog name of a boot program that runs before the loader, "" for none
+    program   boot program that runs before the loader, "hello" or "ask"; "" for the server's own choice
     bootinfo  what it is told if it asks by bootinfo, None: what follows from the rest
     files     further images that command lines and documents refer to, by name
     variables what templates may use, and what else the decider remembers of it

@@ -7,13 +7,14 @@ a path of this machine in any other way. Runs in the transfer loop: nothing here
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import urllib.parse
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from bootwire.assets.catalog import Blob, Catalog, Inline, LocalFile, RemoteFile
+from bootwire.assets.catalog import Blob, Catalog, Inline, LocalFile, RemoteFile, Transformed
 from bootwire.assets.scripts import MARKER, Caller, caller
 from bootwire.boot_server import split_machine
 from bootwire.engine import Ns, S
@@ -147,6 +148,15 @@ class Answers:
                 return _for_machine(open_local(path, blob.name, blob.media_type), machine)
             case RemoteFile():
                 return Missing("it lives at a URL, which TFTP cannot stream", machine)
+            case Transformed(path, largest, change):
+                found = open_local(path, blob.name, blob.media_type)
+                if isinstance(found, Missing):
+                    return _for_machine(found, machine)
+                try:
+                    octets = os.pread(found.fd, largest, 0)
+                finally:
+                    found.close()
+                return _inline(blob.name, change(octets), blob.media_type, machine)
 
     def _open_published(self, name: str, machine: str) -> Content | Missing:
         if self._published is None:

@@ -1,0 +1,171 @@
+"""Boot programs on real firmware: what they report is what the machine is, and they do what they are told."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bootwire import facts
+from bootwire.lab.firmware import Machine
+from bootwire.lab.network import LabError
+from bootwire.observe import prose
+from bootwire.policy import inventory
+from disks import LINUX_DATA, UNIQUE, code, gpt_disk, logical, mbr_disk
+from lab_bench import BOOTWIRE, MAC, PATIENCE, Bench
+
+pytestmark = pytest.mark.e2e
+
+UUID = "00112233-4455-6677-8899-aabbccddeeff"
+
+
+def drive(path: Path, kind: str, number: int = 0) -> list[str]:
+    return [
+        "-drive", f"if=none,id=disk{number},format=raw,file={path}",
+        "-device", f"{kind},drive=disk{number},bootindex={number + 1}",
+    ]  # fmt: skip
+
+
+def said(bench: Bench, machine: Machine, pattern: str, timeout: float = PATIENCE) -> str:
+    """What the machine printed where the pattern is; the timeline with it where it never did."""
+    try:
+        return machine.wait_for(pattern, timeout)[0]
+    except LabError as error:
+        story = "\n".join(prose.line(record) for record in bench.server.records())
+        raise LabError(f"{error}\n{story}\n{bench.server.said()}") from None
+
+
+def told(bench: Bench, kind: type[facts.Fact], what: Callable[[facts.Fact], bool] = lambda _: True) -> facts.Fact:
+    """Wait for a fact about the machine."""
+    found: list[facts.Fact] = []
+
+    def seen(records: list[facts.Record]) -> bool:
+        found[:] = [r.fact for r in records if isinstance(r.fact, kind) and r.fact.machine == MAC and what(r.fact)]
+        return bool(found)
+
+    bench.server.wait_for(seen, kind.__name__, 60)
+    return found[0]
+
+
+def test_hello_reports_what_the_machine_is_and_goes_on_to_a_kernel(bench: Bench, tmp_path: Path) -> None:
+    gpt = gpt_disk(tmp_path / "gpt.img", 64 << 20, {1: (2048, 10239, "boot"), 3: (10240, 20479, "root disk")}, {})
+    entries = [(0x80, 0x83, 2048, 8192), (0, 0x05, 16384, 20000)]
+    chain = {16384: logical(0x82, 63, 4000, (8192, 4000)), 16384 + 8192: logical(0x83, 63, 3000)}
+    mbr = mbr_disk(tmp_path / "mbr.img", 32 << 20, entries, chain)
+    with bench:
+        bench.start_dhcp()
+        bench.serve("bios", more=["--program", "hello"])
+        smbios = f"type=1,manufacturer=Acme,product=Rocket,serial=S-77,uuid={UUID}"
+        options = ["-cpu", "Haswell", "-m", "320", "-smbios", smbios]
+        options += [*drive(gpt, "virtio-blk-pci"), *drive(mbr, "ide-hd", 1)]
+        booted = bench.finish(bench.power_on("bios", options=options))
+    assert booted.token in booted.command_line.split()
+    (report,) = [fact for fact in booted.facts if isinstance(fact, facts.ReportReceived)]
+    record = inventory.from_text(report.record)
+    assert record.machine == MAC
+    assert record.cpu.brand == "Intel Core Processor (Haswell)"
+    assert (record.cpu.vendor, record.cpu.family, record.cpu.model) == ("GenuineIntel", 6, 60)
+    assert {"lm", "avx2", "hypervisor"} <= set(record.cpu.features)
+    assert record.memory == 320 << 20
+    assert (record.manufacturer, record.product, record.serial, record.uuid) == ("Acme", "Rocket", "S-77", UUID)
+    assert (record.firmware, record.pxe, record.undi, record.server) == ("bios", "2.1", "2.1.0", BOOTWIRE)
+    assert record.nic == "1af4:1000"
+    first, second = record.disks
+    assert (first.size, first.table, first.identity) == (64 << 20, "gpt", str(UNIQUE))
+    assert [(p.index, p.start, p.size, p.kind, p.name) for p in first.partitions] == [
+        (1, 2048 * 512, 8192 * 512, str(LINUX_DATA), "boot"),
+        (3, 10240 * 512, 10240 * 512, str(LINUX_DATA), "root disk"),
+    ]
+    assert (second.size, second.table, second.identity) == (32 << 20, "mbr", "0x12345678")
+    assert [(p.index, p.kind, p.start // 512, p.size // 512, p.active) for p in second.partitions] == [
+        (1, "0x83", 2048, 8192, True),
+        (2, "0x05", 16384, 20000, False),
+        (5, "0x82", 16447, 4000, False),
+        (6, "0x83", 24639, 3000, False),
+    ]
+    assert [name for _, name in booted.loaders][-1] == "bios/undionly.kpxe"
+    assert "The server has it" in booted.machine.text
+
+
+def test_ask_boots_the_memory_file_system_it_is_told_of(bench: Bench) -> None:
+    with bench:
+        bench.start_dhcp()
+        bench.serve("bios", more=["--program", "ask", "--bootinfo"])
+        booted = bench.finish(bench.power_on("bios"))
+    assert booted.token in booted.command_line.split()
+    assert booted.machine.said(rf"told: a memory file system: http://{BOOTWIRE}(:\d+)?/mfs/")
+    (answer,) = [fact for fact in booted.facts if isinstance(fact, facts.BootinfoAnswered)]
+    assert answer.answer.startswith("memory http://")
+
+
+@pytest.mark.parametrize(
+    ("answer", "mark"),
+    [
+        ("partition 0", "MBR 80 "),
+        ("partition 2", "VBR2 80 00004000"),
+        ("partition 5", "VBR5 80 0000503f"),
+        ("system-id 131", "VBR2 80 00004000"),
+        ("disk 0x81 partition 1", "GPT 81 00000800"),
+    ],
+)
+def test_ask_starts_the_boot_record_of_a_partition(bench: Bench, tmp_path: Path, answer: str, mark: str) -> None:
+    records = {0: code(tmp_path, "MBR"), 16384: code(tmp_path, "VBR2"), 20480: logical(0x82, 63, 100)}
+    records[20543] = code(tmp_path, "VBR5")
+    first = mbr_disk(
+        tmp_path / "a.img", 16 << 20, [(0, 7, 2048, 64), (0, 0x83, 16384, 64), (0, 5, 20480, 4096)], records
+    )
+    second = gpt_disk(tmp_path / "b.img", 16 << 20, {1: (2048, 4095, "x")}, {2048: code(tmp_path, "GPT")})
+    with bench:
+        bench.start_dhcp()
+        bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", answer])
+        options = [*drive(first, "virtio-blk-pci"), *drive(second, "virtio-blk-pci", 1)]
+        machine = bench.power_on("bios", options=options)
+        said(bench, machine, mark, 90)
+
+
+def test_ask_chains_another_network_program(bench: Bench, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "other.0").write_bytes(code(tmp_path, "OTHER"))
+    with bench:
+        bench.start_dhcp()
+        answer = f"multiboot {BOOTWIRE}:other.0"
+        bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", answer, "--files", str(files)])
+        machine = bench.power_on("bios")
+        said(bench, machine, "OTHER ", 90)
+
+
+def test_ask_waits_until_an_order_comes_and_then_goes(bench: Bench, tmp_path: Path) -> None:
+    disk = mbr_disk(tmp_path / "a.img", 1 << 20, [(0x80, 0x83, 64, 64)], {64: code(tmp_path, "VBR")})
+    with bench:
+        bench.start_dhcp()
+        bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", "wait"])
+        machine = bench.power_on("bios", options=drive(disk, "virtio-blk-pci"))
+        said(bench, machine, "told to wait", 90)
+        order = [sys.executable, "-m", "bootwire", "order", MAC, "partition", "1", "--state-dir", str(bench.state)]
+        assert b"it says so" in bench.ours.run(order)
+        said(bench, machine, "VBR 80 00000040", 60)
+
+
+def test_ask_starts_the_machine_over(bench: Bench) -> None:
+    with bench:
+        bench.start_dhcp()
+        bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", "reboot"])
+        machine = bench.power_on("bios", options=["-action", "reboot=reset"])
+        said(bench, machine, "(?s)start over.*Bootwire ask 1.*start over", 120)
+
+
+@pytest.mark.parametrize(("fallback", "ends"), [("local-disk", "MBR 80 "), ("next-device", "MBR 80 ")])
+def test_ask_without_an_answer_falls_back_as_configured(bench: Bench, tmp_path: Path, fallback: str, ends: str) -> None:
+    disk = mbr_disk(tmp_path / "a.img", 1 << 20, [(0x80, 0x83, 64, 64)], {0: code(tmp_path, "MBR")})
+    with bench:
+        bench.start_dhcp()
+        more = ["--program", "ask", "--program-fallback", fallback, "--program-tries", "2"]
+        bench.serve("bios", more=more)
+        machine = bench.power_on("bios", options=drive(disk, "virtio-blk-pci"))
+        said(bench, machine, ends, 120)
+        note = told(bench, facts.ProgramSaid)
+        assert isinstance(note, facts.ProgramSaid)
+        assert "no answer" in note.text
