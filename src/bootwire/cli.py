@@ -470,16 +470,25 @@ def card_options(command: Callable[..., int]) -> Callable[..., None]:
         click.option("--gateway", metavar="ADDRESS", default="", help="Default router, with --address."),
         click.option("--dns", multiple=True, metavar="ADDRESS", help="Name server; repeatable."),
         click.option("--mac", metavar="MAC", default="", help="Our MAC address.  [default: random]"),
+        click.option("--vlan", metavar="ID", default=0, type=click.IntRange(0, 4094), help="Be on this 802.1Q VLAN."),
         click.option("--pcap", metavar="FILE", default="", help="Record all that passes our card."),
     ]  # fmt: skip
 
     @functools.wraps(command)
     def with_card(
-        *, nic: str | None, address: str, gateway: str, dns: tuple[str, ...], mac: str, pcap: str, **rest: Any
+        *,
+        nic: str | None,
+        address: str,
+        gateway: str,
+        dns: tuple[str, ...],
+        mac: str,
+        vlan: int,
+        pcap: str,
+        **rest: Any,
     ) -> None:
         from bootwire.preboot.online import Card
 
-        card = Card(nic, mac, address, gateway, dns, pcap) if nic else None
+        card = Card(nic, mac, address, gateway, dns, pcap, vlan) if nic else None
         finish(lambda: _explained(lambda: command(card, **rest)))
 
     wrapped: Callable[..., None] = with_card

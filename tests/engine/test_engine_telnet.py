@@ -116,3 +116,12 @@ def test_two_ends_fall_silent():
     for _ in range(4):
         to_there, to_here = here.receive(to_here).answer, there.receive(to_there).answer
     assert (to_there, to_here) == (b"", b"")
+
+
+def test_a_line_ends_by_cr_lf_but_in_binary_by_the_terminals_own_key():
+    terminal = Terminal()
+    assert terminal.type(b"ls\n") == b"ls\r\n"
+    terminal.receive(telnet.emit(Option(DO, telnet.BINARY)))
+    assert terminal.type(b"ls\n\xff") == b"ls\r\xff\xff"
+    terminal.receive(telnet.emit(Option(DONT, telnet.BINARY)))
+    assert terminal.type(b"ls\n") == b"ls\r\n"

@@ -1,4 +1,4 @@
-"""Our DNS client against dnsmasq: addresses of both kinds, aliases, the search list, and an answer too long for UDP."""
+"""Our DNS client against dnsmasq and Knot: both kinds of address, aliases, the search list, an answer for TCP."""
 
 from __future__ import annotations
 
@@ -18,26 +18,47 @@ from namespaces import Namespace
 pytestmark = pytest.mark.interop
 
 
-@pytest.fixture
-def space(tmp_path: Path) -> Iterator[Namespace]:
-    """A namespace with dnsmasq on 127.0.0.1:53."""
-    hosts = tmp_path / "hosts"
-    hosts.write_text("".join(f"10.0.{n // 250}.{n % 250 + 1} many.example\n" for n in range(300)))
-    made = Namespace()
-    server = made.start(
+MANY = [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(300)]
+
+
+def dnsmasq(folder: Path) -> list[str]:
+    hosts = folder / "hosts"
+    hosts.write_text("".join(f"{address} many.example\n" for address in MANY))
+    return [
         "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
-        "--listen-address=127.0.0.1", "--bind-interfaces", f"--addn-hosts={hosts}", f"--pid-file={tmp_path}/pid",
+        "--listen-address=127.0.0.1", "--bind-interfaces", f"--addn-hosts={hosts}", f"--pid-file={folder}/pid",
         "--host-record=host.example,192.0.2.7,2001:db8::7", "--cname=www.example,host.example", "--local=/example/",
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    ]  # fmt: skip
+
+
+def knot(folder: Path) -> list[str]:
+    """An authoritative server: names, aliases and errors as the zone has them, answers cut where they do not fit."""
+    (folder / "zone").write_text(
+        "$TTL 60\n@ SOA ns admin 1 60 60 60 60\n@ NS ns\nns A 127.0.0.1\nhost A 192.0.2.7\nhost AAAA 2001:db8::7\n"
+        "www CNAME host\n" + "".join(f"many A {address}\n" for address in MANY)
+    )
+    (folder / "knot.conf").write_text(
+        f"server:\n  listen: 127.0.0.1@53\n  rundir: {folder}\n  user: root\n"
+        f"database:\n  storage: {folder}/db\nlog:\n  - target: stderr\n    any: error\n"
+        f"zone:\n  - domain: example\n    storage: {folder}\n    file: zone\n"
+    )
+    return ["knotd", "-c", str(folder / "knot.conf")]
+
+
+@pytest.fixture(params=[dnsmasq, knot], ids=lambda server: server.__name__)
+def space(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Namespace]:
+    """A namespace with the server on 127.0.0.1:53."""
+    made = Namespace()
+    server = made.start(*request.param(tmp_path), stdin=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 20
         while isinstance(resolve(made, "host.example", waits=(50_000_000,)), NotFound):
-            assert time.monotonic() < deadline, "dnsmasq did not start"
+            assert time.monotonic() < deadline, "it did not start"
+            assert server.poll() is None, "it ended"
         yield made
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(20)
         made.close()
 
 

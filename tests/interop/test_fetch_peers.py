@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
+import hashlib
 import os
 import random
 import shutil
@@ -91,9 +93,12 @@ def nginx(tree: Path, port: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def apache(tree: Path, port: int) -> Iterator[str]:
+def apache(tree: Path, port: int, *protection: str) -> Iterator[str]:
+    """protection: directives for all files."""
     modules = "/usr/lib/apache2/modules"
-    names = ("mpm_event", "authz_core", "autoindex", "dir", "mime")
+    names = ["mpm_event", "authz_core", "autoindex", "dir", "mime"]
+    if protection:
+        names += ["authn_core", "authn_file", "authz_user", "auth_basic", "auth_digest"]
     conf = tree.parent / "apache.conf"
     lines = [f"LoadModule {name}_module {modules}/mod_{name}.so" for name in names]
     lines += [f"Listen 127.0.0.1:{port}", f"ServerRoot {tree.parent}", "ServerName localhost", "PidFile apache.pid"]
@@ -104,7 +109,8 @@ def apache(tree: Path, port: int) -> Iterator[str]:
         f"DefaultRuntimeDir {tree.parent}",
     ]
     lines += ["User nobody", "Group nogroup"]
-    lines += [f"<Directory {tree}>", "Options Indexes", "IndexOptions FancyIndexing NameWidth=*", "</Directory>"]
+    lines += [f"<Directory {tree}>", "Options Indexes", "IndexOptions FancyIndexing NameWidth=*", *protection]
+    lines += ["</Directory>"]
     conf.write_text("\n".join(lines) + "\n")
     with running("apache2", "-X", "-f", str(conf), port=port):
         yield ""
@@ -188,6 +194,35 @@ def test_stat(fs: HttpFs, tree: Path) -> None:
     assert fs.stat("boot").is_directory
     with pytest.raises(FileNotFoundError):
         fs.stat("boot/nothing")
+
+
+# --- passwords ----
+
+
+@pytest.mark.parametrize("kind", ["Basic", "Digest"])
+def test_a_password_that_apache_asks_for(kind: str, tree: Path) -> None:
+    users = tree.parent / "users"
+    secret = hashlib.md5(b"me:here:x:y z").hexdigest()
+    users.write_text(f"me:here:{secret}\n" if kind == "Digest" else f"me:{apache_hash('x:y z')}\n")
+    provider = [f"Auth{kind}Provider file", f"AuthUserFile {users}"]
+    port = free_port()
+    with (
+        apache(tree, port, f"AuthType {kind}", "AuthName here", *provider, "Require valid-user"),
+        Fetcher(KernelTransport(), Options(idle=20)) as fetcher,
+    ):
+        for _ in range(3):  # the second asks with what the first has learned
+            assert fetcher.read(f"http://me:x%3Ay%20z@127.0.0.1:{port}/boot/kernel") == KERNEL
+        fs = HttpFs(fetcher, f"http://me:x%3Ay%20z@127.0.0.1:{port}/")
+        assert fs.cat("boot/modules/if_em.ko") == KERNEL
+        for wrong in ("me:wrong@", "you:x@", ""):
+            with pytest.raises(FetchError) as caught:
+                fetcher.read(f"http://{wrong}127.0.0.1:{port}/boot/kernel")
+            assert caught.value.why == "denied"
+
+
+def apache_hash(password: str) -> str:
+    """As htpasswd -s makes it."""
+    return "{SHA}" + base64.b64encode(hashlib.sha1(password.encode()).digest()).decode()
 
 
 # --- a proxy ----------------------------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 import bootwire as bootwire_package
-from bootwire.engine import MS
+from bootwire.engine import MS, S
 from bootwire.engine.dhcp6_client import Wants
 from bootwire.engine.tcp import Config
 from bootwire.preboot.bridge import Bridge
+from bootwire.preboot.dhcp import Dhcp
 from bootwire.preboot.impair import Faults
 from bootwire.preboot.nic import PacketNic, PcapTee, TapNic, cable, random_mac
 from bootwire.preboot.sockets import Socket, create_connection
@@ -266,6 +267,37 @@ def test_through_a_bad_cable_every_octet_arrives_both_ways(tmp_path: Path, fault
         assert unexplained(capture, 80)
 
 
+def test_a_vlan_over_packet_sockets(tmp_path: Path):
+    """Two stacks of ours, for many kernels have no VLAN interface; what passes the kernel is read by Wireshark."""
+    data = noise(3_000_000)
+    capture = tmp_path / "vlan.pcap"
+    with pair() as (one, two), capture.open("wb") as file:
+        far = Stack(PacketNic("there", b"\x02\0\0\0\0\x98", tagged=True), vlan=5)
+        near = Stack(PcapTee(PacketNic("here", b"\x02\0\0\0\0\x99", tagged=True), file, as_wired=False), vlan=5)
+        try:
+            two.call(far.start)
+            one.call(near.start)
+            far.add_address("10.9.0.8/24")
+            near.add_address("10.9.0.9/24")
+            with (
+                listening(far, lambda connection: connection.sendall(data), 19),
+                create_connection(near, ("10.9.0.8", 19), 10) as connection,
+            ):
+                connection.settimeout(30)
+                got = bytearray()
+                while part := connection.recv(1 << 20):
+                    got += part
+            assert got == data
+            with pytest.raises(OSError, match="no answer"):
+                near.ping("10.9.0.2", timeout=0.3)  # the kernel at the other end, which is on no VLAN
+        finally:
+            near.close()
+            far.close()
+    assert tshark(capture, "_ws.malformed") == []
+    assert len(tshark(capture, "vlan.id == 5 && tcp.len > 1448")) > 20  # merged by offload
+    assert tshark(capture, "tcp && not vlan") == []
+
+
 def test_a_packet_socket_beside_the_machines_own_stack():
     data = noise(3_000_000)
 
@@ -361,6 +393,44 @@ def test_dnsmasq_configures_us_and_names_the_boot_file(tmp_path: Path):
     finally:
         stack.close()
         kernel.close()
+
+
+def test_a_lease_of_udhcpd_is_renewed(tmp_path: Path):
+    (tmp_path / "leases").touch()
+    (tmp_path / "conf").write_text(
+        f"start 10.77.0.100\nend 10.77.0.120\ninterface bwstack\nlease_file {tmp_path}/leases\n"
+        f"pidfile {tmp_path}/pid\noption subnet 255.255.255.0\noption lease 6\nmin_lease 1\n"
+    )
+    with rig() as r:
+        server = r.kernel.start("udhcpd", "-f", str(tmp_path / "conf"), stderr=subprocess.PIPE)
+        try:
+            network = r.stack.obtain(20)
+            assert (network.server, network.seconds) == (KERNEL, 6)
+            agent = next(one for one in r.stack.agents if isinstance(one, Dhcp))
+            for _ in range(2):  # after three seconds each
+                before = agent.network
+                assert r.stack.wait(lambda before=before: agent.network is not before, 30)
+                assert agent.network is not None
+                assert (agent.network.address, agent.network.lease.renewed) == (network.address, True)
+        finally:
+            server.terminate()
+            server.communicate(timeout=10)
+
+
+def test_keep_alive_finds_out_that_the_kernel_has_forgotten_us():
+    with rig(tcp=Config(keepalive=S // 5, keepalive_gap=S // 5, keepalive_probes=5)) as r:
+        listener = r.kernel.call(lambda: socket.create_server((KERNEL, 9)))
+        with listener, create_connection(r.stack, (KERNEL, 9), 10) as connection:
+            connection.settimeout(30)
+            accepted, _ = listener.accept()
+            with accepted:
+                sent = r.stack.nic.statistics.sent
+                assert r.stack.wait(lambda: r.stack.nic.statistics.sent >= sent + 3, 10)  # probed, answered, alive
+                accepted.sendall(b"still here")
+                assert connection.recv(100) == b"still here"
+                r.kernel.run(f"ip address del {KERNEL}/24 dev bwstack")
+                with pytest.raises(OSError, match=r"timed out|unreachable|No route"):
+                    connection.recv(1)
 
 
 def test_datagrams_to_and_from_the_kernel_and_what_its_icmp_says():

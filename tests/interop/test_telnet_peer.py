@@ -1,10 +1,11 @@
-"""Telnet with a server that others wrote: log in, run commands, resize, leave; over the kernel's TCP and ours."""
+"""Telnet with servers that others wrote: log in, run commands, resize, leave; over the kernel's TCP and ours."""
 
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,14 +27,28 @@ PS1='machine# ' exec /bin/sh -i
 """
 
 
-@pytest.fixture
-def space(tmp_path: Path) -> Iterator[Namespace]:
-    """A namespace with BusyBox's telnetd at port 23, whose login is a script: this machine's accounts are not ours."""
+INETD = """
+import signal, socket, subprocess, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+with socket.create_server(("", 23)) as listener:
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            subprocess.Popen(sys.argv[1:], stdin=connection, stdout=connection)
+"""
+
+
+@pytest.fixture(params=["busybox", "inetutils"])
+def space(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Namespace]:
+    """A namespace with a telnetd at port 23, whose login is a script: this machine's accounts are not ours."""
     login = tmp_path / "login"
     login.write_text(LOGIN)
     login.chmod(0o755)
     space = Namespace()
-    command = ("busybox", "telnetd", "-F", "-l", str(login), "-p", "23")
+    command = {
+        "busybox": ("busybox", "telnetd", "-F", "-l", str(login), "-p", "23"),
+        "inetutils": (sys.executable, "-c", INETD, "/usr/sbin/telnetd", "-h", "-E", str(login)),
+    }[request.param]
     process = space.start(*command, stderr=subprocess.PIPE)
     until = time.monotonic() + 20
     while not space.run("ss -Hltn sport = :23").strip():

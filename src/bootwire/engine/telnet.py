@@ -80,7 +80,12 @@ class Terminal:
         return Heard(bytes(show), bytes(answer))
 
     def type(self, keys: bytes) -> bytes:
-        """Octets to send for keys; "\\n" ends a line."""
+        """Octets to send for keys; "\\n" ends a line.
+
+        As CR LF; but in binary there are no lines (RFC 856), and what a terminal's own key sends is CR.
+        """
+        if self._is_on(telnet.BINARY):
+            return keys.replace(b"\r\n", b"\n").replace(b"\n", b"\r").replace(b"\xff", b"\xff\xff")
         return telnet.emit(Text(keys))
 
     def interrupt(self) -> bytes:

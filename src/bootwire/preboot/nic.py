@@ -20,7 +20,7 @@ from typing import BinaryIO, Protocol
 
 from bootwire.engine.ip import Frame, Offload
 from bootwire.engine.ip.frame import complete, network_at
-from bootwire.wire import pcap, tcp
+from bootwire.wire import ethernet, pcap, tcp
 
 # linux/if_tun.h
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
@@ -28,6 +28,7 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _TUN_CSUM, _TUN_TSO4, _TUN_TSO6 = 1, 2, 4
 # linux/if_packet.h
 _SOL_PACKET, _ADD_MEMBERSHIP, _VNET_HDR, _IGNORE_OUTGOING = 263, 1, 15, 23
+_AUXDATA, _VLAN_VALID = 8, 1 << 4
 _MR_MULTICAST, _MR_PROMISC, _MR_ALLMULTI, _MR_UNICAST = 0, 1, 2, 3
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
@@ -37,6 +38,7 @@ _IFF_UP = 1
 
 # linux/virtio_net.h: flags, GSO type, header length, GSO size, where the checksum starts, where it goes from there
 _VNET = struct.Struct("=BBHHHH")
+_AUXILIARY = struct.Struct("=IIIHHHH")  # linux/if_packet.h, struct tpacket_auxdata
 _NEEDS_CSUM, _DATA_VALID = 1, 2
 _GSO_NONE, _GSO_TCPV4, _GSO_TCPV6 = 0, 1, 4
 
@@ -157,12 +159,12 @@ class PacketNic:
     """A packet socket on an interface that exists, beside the machine's own network stack and with a MAC of our own.
 
     The two do not hear each other: a frame that this machine sends to our MAC leaves by the wire. Interfaces that
-    allow one MAC only (most wireless ones, some clouds' virtual ones) deliver broadcast alone. 802.1Q tags are taken
-    off by the kernel, so frames of all VLANs look alike.
+    allow one MAC only (most wireless ones, some clouds' virtual ones) deliver broadcast alone. The kernel takes 802.1Q
+    tags off; with `tagged` they are put back, else frames of all VLANs look alike.
     """
 
-    def __init__(self, interface: str, mac: bytes, *, offload: bool = True) -> None:
-        self.interface, self.mac = interface, mac
+    def __init__(self, interface: str, mac: bytes, *, offload: bool = True, tagged: bool = False) -> None:
+        self.interface, self.mac, self._tagged = interface, mac, tagged
         self.mtu = 0  # until open
         self.offload = Offload(offload, offload)
         self.statistics = Statistics()
@@ -175,6 +177,7 @@ class PacketNic:
             self.mtu = struct.unpack_from("i", request, 16)[0]
             raw.setsockopt(_SOL_PACKET, _VNET_HDR, 1)
             raw.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+            raw.setsockopt(_SOL_PACKET, _AUXDATA, self._tagged)
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             _attach(raw, self.mac)
             raw.bind((self.interface, _ETH_P_ALL))
@@ -211,15 +214,20 @@ class PacketNic:
 
     def receive(self) -> Frame | None:
         assert self._socket is not None
+        tag = b""
         try:
-            data = self._socket.recv(_READ_MAX)
+            if self._tagged:
+                data, ancillary, _, _ = self._socket.recvmsg(_READ_MAX, socket.CMSG_SPACE(_AUXILIARY.size))
+                tag = _vlan_tag(ancillary)
+            else:
+                data = self._socket.recv(_READ_MAX)
         except BlockingIOError:
             return None
         except OSError as error:
             if error.errno in (errno.ENETDOWN, errno.EINVAL):
                 return None  # EINVAL: merged in a way that this kernel cannot describe (datagrams, before Linux 6.2)
             raise
-        return _received(data, self.statistics)
+        return _received(data, self.statistics, tag)
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
@@ -361,7 +369,16 @@ def _vnet_header(frame: Frame) -> bytes:
     return _VNET.pack(_NEEDS_CSUM, kind, size, frame.segment, start, where)
 
 
-def _received(data: bytes, statistics: Statistics) -> Frame | None:
+def _vlan_tag(ancillary: list[tuple[int, int, bytes]]) -> bytes:
+    """The 802.1Q tag that the kernel took off a frame, b"" if there was none."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (_SOL_PACKET, _AUXDATA) and len(data) == _AUXILIARY.size:
+            status, _, _, _, _, control, ethertype = _AUXILIARY.unpack(data)
+            return struct.pack("!HH", ethertype or ethernet.VLAN, control) if status & _VLAN_VALID else b""
+    return b""
+
+
+def _received(data: bytes, statistics: Statistics, tag: bytes = b"") -> Frame | None:
     if len(data) <= _VNET.size:
         return None
     flags, kind, _, size, start, _ = _VNET.unpack_from(data)
@@ -369,7 +386,9 @@ def _received(data: bytes, statistics: Statistics) -> Frame | None:
     statistics.received_octets += len(data) - _VNET.size
     # whoever merged segments has checked them
     trusted = bool(flags & _DATA_VALID) or kind & 0x7F != _GSO_NONE
-    return Frame(data[_VNET.size :], size if kind & 0x7F else 0, start if flags & _NEEDS_CSUM else 0, trusted)
+    octets = data[_VNET.size : _VNET.size + 12] + tag + data[_VNET.size + 12 :] if tag else data[_VNET.size :]
+    at = start + len(tag) if flags & _NEEDS_CSUM else 0
+    return Frame(octets, size if kind & 0x7F else 0, at, trusted)
 
 
 def _lost(statistics: Statistics, error: OSError) -> bool:

@@ -36,6 +36,7 @@ class Card:
     gateway  for a fixed address, "" for none
     dns      name servers, besides those that DHCP tells
     pcap     file that records all that passes, "" for none
+    vlan     the 802.1Q VLAN to be on, 1..4094, 0 for frames without a tag
     bare     no address at all: a firmware persona will see to that
     """
 
@@ -45,6 +46,7 @@ class Card:
     gateway: str = ""
     dns: tuple[str, ...] = ()
     pcap: str = ""
+    vlan: int = 0
     bare: bool = False
 
 
@@ -70,7 +72,7 @@ class Online:
             if card.pcap:
                 self._file = undo.enter_context(open(card.pcap, "wb"))
                 nic = PcapTee(inner, self._file, as_wired=False)
-            self.stack = Stack(nic, threaded=self._threaded)
+            self.stack = Stack(nic, threaded=self._threaded, vlan=card.vlan or None)
             undo.callback(self.stack.close)
             self.stack.start()
             if isinstance(inner, TapNic):
@@ -197,4 +199,4 @@ def _nic(card: Card) -> Nic:
     for text in (card.address.partition("/")[0], card.gateway):
         if text:
             packed(text)  # what is no address is said before anything is opened
-    return PacketNic(card.nic, mac)
+    return PacketNic(card.nic, mac, tagged=card.vlan > 0)

@@ -41,16 +41,23 @@ class Stack:
 
     host    the engine; touch it only inside `acting`
     agents  what else has its turn in the loop; append to it inside `acting`
+    vlan    the 802.1Q VLAN that it is on, None for frames without a tag
     changed functions called after every turn that may have changed something, in the loop's thread; must not block
     """
 
     def __init__(
-        self, nic: Nic, *, threaded: bool = True, secret: bytes | None = None, tcp: Config | None = None
+        self,
+        nic: Nic,
+        *,
+        threaded: bool = True,
+        secret: bytes | None = None,
+        tcp: Config | None = None,
+        vlan: int | None = None,
     ) -> None:
         self.nic = nic
         self.changed: list[Callable[[], None]] = []
         self.agents: list[Agent] = []
-        self._threaded, self._secret, self._tcp = threaded, secret, tcp
+        self._threaded, self._secret, self._tcp, self._vlan = threaded, secret, tcp, vlan
         self._lock = threading.RLock()
         self._turned = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
@@ -65,7 +72,7 @@ class Stack:
         """Open the card and begin. OSError as `Nic.open`."""
         self.nic.open()
         secret = self._secret or os.urandom(32)
-        self.host = Host(self.nic.mac, secret, mtu=self.nic.mtu, offload=self.nic.offload)
+        self.host = Host(self.nic.mac, secret, mtu=self.nic.mtu, offload=self.nic.offload, vlan=self._vlan)
         if self._tcp is not None:
             self.host.tcp = self._tcp
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
