@@ -36,6 +36,12 @@ def line(record: Record, utc_offset: int = 0, *, colour: bool = False) -> str:
     return f"{head}  {step:<9}  {printable(detail, LINE_LIMIT)}"
 
 
+def parts(fact: Fact) -> tuple[str, str, str]:
+    """STEP, the machine's address or "", DETAIL: the columns of a line, printable and bounded."""
+    step, address, detail = _columns(fact)
+    return printable(step), printable(address), printable(detail, LINE_LIMIT)
+
+
 def is_milestone(fact: Fact) -> bool:
     """Whether the terminal shows it without `-v`: what moves a boot on or stands in its way, not every exchange.
 

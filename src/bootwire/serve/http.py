@@ -129,6 +129,10 @@ class HttpServer:
         """Connections open."""
         return len(self._connections)
 
+    def progress(self) -> list[tuple[str, str, str, int]]:
+        """(machine, "http", name, octets so far) of each transfer under way."""
+        return [(c.content.machine, "http", c.content.name, c.offset - c.start) for c in self._connections if c.content]
+
     def adopt(self, sock: socket.socket, leftover: bytes, request: http.Request | None = None) -> None:
         """Take a connection back from `hand_over`; `leftover` is what was read beyond the request.
 

@@ -177,6 +177,10 @@ class TftpServer:
         """Transfers under way."""
         return len(self._transfers)
 
+    def progress(self) -> list[tuple[str, str, str, int]]:
+        """(machine, "tftp", name, octets so far) of each transfer under way."""
+        return [transfer.progress() for transfer in self._transfers.values()]
+
     def stop_accepting(self) -> None:
         """Take no new requests; what is under way goes on."""
         for door in self._doors:
@@ -426,6 +430,9 @@ class _Transfer:
         self._image: Image | None = None
         self._told = False  # the journal knows of the transfer
         self._timer: Timer | None = None
+
+    def progress(self) -> tuple[str, str, str, int]:
+        return self._content.machine, "tftp", self._content.name, self._sender.acknowledged
 
     def start(self, now: Ns) -> None:
         self._server.loop.watch(self._fd, IN | EDGE, self.on_ready)

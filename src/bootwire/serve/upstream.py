@@ -58,11 +58,16 @@ class Streamer:
         self._give_back = give_back
         self._upstreams = upstreams or Upstreams()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: set[_Stream] = set()
         self._closed = False
 
     def take(self, sock: socket.socket, request: http.Request, upstream: Upstream, leftover: bytes) -> None:
         """Answer `request` on `sock` with what `upstream` has. The socket is non-blocking and ours from now on."""
         self._control.call_soon_threadsafe(self._start, sock, request, upstream, leftover)
+
+    def progress(self) -> list[tuple[str, str, str, int]]:
+        """(machine, "http", name, octets so far) of each stream under way. In the control loop."""
+        return [stream.progress() for stream in self._streams]
 
     async def close(self) -> None:
         """End every stream under way and close what is open."""
@@ -87,6 +92,7 @@ class Streamer:
 
     async def _run(self, sock: socket.socket, request: http.Request, upstream: Upstream, leftover: bytes) -> None:
         stream = _Stream(self._upstreams, self._record, sock, request, upstream)
+        self._streams.add(stream)
         try:
             if len(self._tasks) > STREAMS:
                 await stream.refuse(503, f"{STREAMS} machines are being served from other servers already")
@@ -105,6 +111,8 @@ class Streamer:
             raise
         else:
             self._give_back(sock, leftover)
+        finally:
+            self._streams.discard(stream)
 
 
 class _Broken(Exception):
@@ -169,6 +177,9 @@ class _Stream:
             await self._stream(response, first, length)
         finally:
             response.close()
+
+    def progress(self) -> tuple[str, str, str, int]:
+        return self._upstream.machine, "http", self._upstream.name, self.octets
 
     async def refuse(self, status: int, because: str) -> None:
         """Answer with an error. Raises _Broken."""
