@@ -23,6 +23,7 @@ from typing import Literal
 from bootwire.assets.scripts import autoexec
 from bootwire.boot_server import BootServer
 from bootwire.boot_server import Settings as ServerSettings
+from bootwire.desk import Desk, Underway
 from bootwire.engine import MS
 from bootwire.facts import Listening, Record, ScriptServed, Stopped, TransferDone, Warned
 from bootwire.observe import prose
@@ -70,7 +71,7 @@ DRAIN_SECONDS = 3.0  # how long transfers under way may go on after the first si
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the servers have in common. http_port None: 80, or 8080 where that is taken."""
+    """What the servers have in common. http_port None: 80, or 8080 where that is taken; web None: `desk.WEB`."""
 
     interfaces: tuple[str, ...] = ()
     http_port: int | None = None
@@ -85,6 +86,7 @@ class Settings:
     verbose: int = 0
     bootinfo: BootinfoSettings | None = None
     program: ProgramSettings = field(default_factory=ProgramSettings)
+    web: str | None = None
 
 
 def boot(settings: Settings, static: Static) -> int:
@@ -124,6 +126,7 @@ class _Server:
         self._bootinfo: BootinfoService | None = None
         self._echo: Echo | None = None
         self._reports = ReportReceiver(self._record, lambda at: self._boot_server.machine_at(at), self._learn)
+        self._page = ""
 
     def run(self) -> int:
         chosen = _choose(self._settings.interfaces)
@@ -164,6 +167,7 @@ class _Server:
             record=self._record,
         )
         self._journal.subscribe(self._note)
+        self._desk = Desk(self._journal, loaders.state_directory(self._settings.state_dir), self._settings.web)
         thread = threading.Thread(target=self._transfers.run, name="transfers", daemon=True)
         capture: Capture | None = None
         try:
@@ -173,6 +177,7 @@ class _Server:
             mode.open(House(control, self._record, self._boot_server, self._base))
             if self._settings.pcap:
                 capture = self._capture(self._settings.pcap, chosen)
+            self._page = await self._desk.open(self._progress)
             self._say_ready(chosen)
             self._journal.start()
             thread.start()
@@ -193,12 +198,14 @@ class _Server:
             await self._streamer.close()
             await self._waiting.close()
             await mode.close()
+            await self._desk.close()
             self._transfers.stop()
             if thread.is_alive():
                 await asyncio.to_thread(thread.join, 2)
             if capture:
                 capture.close()
             await asyncio.to_thread(self._journal.close)
+            await asyncio.to_thread(self._desk.finish)
 
     # --- opening ------------------------------------------------------------------------------------------------
 
@@ -352,6 +359,22 @@ class _Server:
         self._transfers.call_soon(close)
         await closed.wait()
 
+    async def _progress(self) -> Underway:
+        """How far the transfers under way are."""
+        control = asyncio.get_running_loop()
+        found: asyncio.Future[Underway] = control.create_future()
+
+        def tell(transfers: Underway) -> None:
+            if not found.done():
+                found.set_result(transfers)
+
+        def look() -> None:
+            transfers = (self._http.progress() if self._http else []) + (self._tftp.progress() if self._tftp else [])
+            control.call_soon_threadsafe(tell, transfers)
+
+        self._transfers.call_soon(look)
+        return await found + self._streamer.progress()
+
     def _take(self, sock: socket.socket, request: http.Request, found: Upstream | Later, leftover: bytes) -> None:
         """A connection that the transfer loop cannot answer alone (called there)."""
         if isinstance(found, Upstream):
@@ -413,6 +436,8 @@ class _Server:
             lines.append(f"Program   {self._settings.program.program}, before any loader")
         if self._settings.files:
             lines.append(f"Files     {self._settings.files}, at the TFTP root and http://…/files/")
+        if self._page:
+            lines.append(f"Page      {self._page}")
         lines.append("Ready. Turn on a machine and choose network boot (often F12). Ctrl-C stops.")
         for what in self._mode.warnings:
             self._record(Warned("", what))

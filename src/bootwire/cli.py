@@ -110,6 +110,10 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
             "--bootinfo-demand-keys", is_flag=True, envvar="BOOTWIRE_BOOTINFO_DEMAND_KEYS",
             help="Tell machines without a seal nothing.",
         ),
+        click.option(
+            "--web", envvar="BOOTWIRE_WEB", metavar="ADDRESS:PORT",
+            help="Where the web page and the management API are; off for none.  [default: 127.0.0.1:8067]",
+        ),
         click.option("--pcap", envvar="BOOTWIRE_PCAP", metavar="FILE", help="Record what the server sees and sends."),
         click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="Facts as JSON lines on stdout."),
         click.option("-v", "--verbose", count=True, envvar="BOOTWIRE_VERBOSE", help="Every fact, not only milestones."),
@@ -134,6 +138,7 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
         bootinfo_answer: str | None,
         bootinfo_keys: str | None,
         bootinfo_demand_keys: bool,
+        web: str | None,
         pcap: str | None,
         as_json: bool,
         verbose: int,
@@ -158,6 +163,7 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
                 verbose,
                 chosen(bootinfo, bootinfo_answer, bootinfo_keys, bootinfo_demand_keys),
                 ProgramSettings(program, program_next, program_fallback, program_tries),
+                web,
             )
             return command(settings, **rest)
 

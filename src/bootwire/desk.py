@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WEB = "127.0.0.1:8067"
 """Where the management port is unless said otherwise: this machine alone. 8067: DHCP's port, where web ports are."""
 
-Progress = list[tuple[str, str, str, int]]
+Underway = list[tuple[str, str, str, int]]
 """(machine, protocol, name, octets) of transfers under way."""
 
 
@@ -46,7 +46,7 @@ class Desk:
         self._task: asyncio.Task[None] | None = None
         journal.subscribe(self.timeline.take)
 
-    async def open(self, progress: Callable[[], Awaitable[Progress]], parts: Sequence[Part] = ()) -> str:
+    async def open(self, progress: Callable[[], Awaitable[Underway]], parts: Sequence[Part] = ()) -> str:
         """Open the management port, begin to judge; the page's URL, "" without one. Before the journal starts.
 
         progress  asked twice a second; parts: what else has routes on the management port
@@ -122,7 +122,7 @@ class Desk:
             raise StartError(f"{what}\n  try  {fix}")
         self._journal.record(Warned("", f"{what}; there is no page", fix))
 
-    async def _judge(self, progress: Callable[[], Awaitable[Progress]]) -> None:
+    async def _judge(self, progress: Callable[[], Awaitable[Underway]]) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self.timeline.progress(await progress())
@@ -130,7 +130,7 @@ class Desk:
 
 
 def where(text: str) -> tuple[str, int] | None:
-    """"127.0.0.1:8067", "[::1]:80", "8067" as address and port, "off" as None. Raises StartError."""
+    """ "127.0.0.1:8067", "[::1]:80", "8067" as address and port, "off" as None. Raises StartError."""
     if text == "off":
         return None
     address, _, port = text.rpartition(":")
@@ -139,6 +139,6 @@ def where(text: str) -> tuple[str, int] | None:
         ipaddress.ip_address(address)
     except ValueError:
         address = ""
-    if not address or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65_536:
+    if not address or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise StartError(f"--web takes ADDRESS:PORT or off, not {text}\n  try  --web {WEB}", 2)
     return address, int(port)

@@ -362,11 +362,11 @@ _BEGINS_NONE = (
 def _begins_one(fact: Fact) -> bool:
     """Whether a boot may begin with this fact: hosts that ask for a lease, and servers' own lines, begin none."""
     if isinstance(fact, facts.Silent):
-        return bool(fact.client) and not _is_host(fact)
+        return bool(fact.client) and not is_host(fact)
     return not isinstance(fact, _BEGINS_NONE)
 
 
-def _is_host(fact: facts.Silent) -> bool:
+def is_host(fact: facts.Silent) -> bool:
     """An operating system asks for its lease: for a machine that was handed a kernel, a sign of life."""
     return (
         fact.client.startswith(("ordinary host", "BOOTP client")) or "does not ask for a network boot" in fact.because
@@ -423,7 +423,9 @@ def _fold(record: Record, boot: Boot) -> None:
         case facts.Offered() as fact:
             boot.offers += 1
             boot.declined = ""
-            boot.recipe, boot.boot_file, boot.server = fact.recipe, fact.boot_file or boot.boot_file, fact.server
+            boot.server = fact.server
+            if "loader" not in boot.stages and "script" not in boot.stages:  # what the loader is told is its own affair
+                boot.recipe, boot.boot_file = fact.recipe, fact.boot_file or boot.boot_file
             if (stage := boot.stages.get("discover")) and not stage.seconds:
                 stage.ended = now
         case facts.AddressSeen() as fact:
@@ -443,7 +445,7 @@ def _fold(record: Record, boot: Boot) -> None:
             if (stage := boot.stages.get("pxe")) and not stage.seconds:
                 stage.ended = now
         case facts.Silent() as fact:
-            if _is_host(fact):
+            if is_host(fact):
                 if boot.handed_over:
                     _reach(boot, "alive", now, now)
             else:

@@ -200,6 +200,11 @@ def _foreign(boot: Boot) -> bool:
     return bool(wanted) and name in own.values() and name != wanted
 
 
+def _bare(boot: Boot) -> str:
+    """The boot file without the machine's own directory: the name to give to a DHCP server."""
+    return boot.boot_file.removeprefix(boot.machine.replace(":", "-") + "/")
+
+
 def _last_loader(boot: Boot) -> str:
     return next((t.name for t in reversed(boot.transfers) if stage_of(t.name) == "loader"), "")
 
@@ -320,7 +325,7 @@ def _found(state: str, cause: Cause, boot: Boot, quiet: float) -> Finding:
     said = next((line for line in reversed(boot.console) if "ipxe.org/" in line or "failed" in line.lower()), "")
     values = {
         "declined": boot.declined, "discovers": boot.discovers, "relay": boot.relay, "rival": boot.rival,
-        "server": boot.server or "this server", "boot_file": boot.boot_file or "nothing yet", "address": boot.address,
+        "server": boot.server or "this server", "boot_file": _bare(boot) or "nothing yet", "address": boot.address,
         "pxe_requests": boot.pxe_requests, "name": failed.name if failed else "", "loads": boot.loader_transfers,
         "octets": failed.octets if failed else 0, "failed": failed.because if failed else "",
         "options": failed.options if failed else "", "loaded": _last_loader(boot), "loader": boot.loader,

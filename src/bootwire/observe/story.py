@@ -11,7 +11,7 @@ from typing import Any
 from bootwire import facts
 from bootwire.facts import Record
 from bootwire.observe import prose
-from bootwire.observe.boots import STAGES, Boot
+from bootwire.observe.boots import STAGES, Boot, is_host
 from bootwire.observe.names import stage_of
 
 BARS = 80
@@ -138,6 +138,8 @@ def _rung(record: Record, boot: Boot) -> Json | None:
             source, target = "dhcp", "machine"
         case facts.RivalSeen():
             source, target, bad = "other", "machine", True
+        case facts.Silent() if is_host(fact):  # the operating system asks the DHCP server, which is a good sign
+            target = "dhcp"
         case facts.Silent() | facts.Refused():
             source, bad = target, True
         case facts.ConsoleSaid():

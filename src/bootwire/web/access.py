@@ -32,6 +32,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
+    "Server": "bootwire",
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

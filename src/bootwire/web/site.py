@@ -165,7 +165,11 @@ class Site:
         self._hub = hub
         application = web.Application(middlewares=[access.guard(secret)], client_max_size=BODY)
         application.router.add_get(access.SIGN_IN, _sign_in_page)
-        application.router.add_post(access.SIGN_IN, lambda request: access.sign_in(request, secret))
+
+        async def sign_in(request: web.Request) -> web.StreamResponse:
+            return await access.sign_in(request, secret)
+
+        application.router.add_post(access.SIGN_IN, sign_in)
         for part in parts:
             part.add_to(application)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1)

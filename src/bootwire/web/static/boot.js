@@ -1,6 +1,6 @@
 // One boot: what became of it, its waterfall, its ladder, everything that is known of it.
 
-import { get, h, machinePath, moment, octets, seconds, state } from "./dom.js";
+import { get, h, machinePath, moment, octets, seconds, sentence, state } from "./dom.js";
 import { ladder } from "./ladder.js";
 import { listen, live, now } from "./live.js";
 import { waterfall } from "./waterfall.js";
@@ -10,9 +10,9 @@ const KNOWN = [["Firmware", "client"], ["Address", "address"], ["Given by", "giv
 
 function verdict(boot) {
   const fixes = boot.fix ? boot.fix.split("; ") : [];
-  const sentence = boot.because || (boot.running ? `fetches ${boot.running.name}` : boot.now);
+  const words = sentence(boot.because || (boot.running ? `fetches ${boot.running.name}` : boot.now));
   return h("section", { class: `panel verdict ${boot.state}`, "aria-label": "Verdict" },
-    h("div", {}, state(boot.state), h("p", {}, sentence.charAt(0).toUpperCase() + sentence.slice(1) + "."),
+    h("div", {}, state(boot.state), h("p", {}, `${words}.`),
       fixes.length ? [h("h2", {}, "To fix it"), h("ol", {}, fixes.map((fix) => h("li", {}, fix)))] : null,
       boot.screen ? h("p", { class: "screen" }, "Its screen shows then: ", h("code", {}, boot.screen)) : null),
     h("div", { class: "keep" },
@@ -49,12 +49,13 @@ export async function show(main, number) {
   let compare = null;
   const draw = () => {
     const end = boot.state === "running" ? Math.max(boot.last, now() - boot.started) : boot.last;
+    const room = main.clientWidth - 78;
     const opened = main.querySelector("details")?.open;
     const scrolled = [...main.querySelectorAll(".scroll")].map((element) => element.scrollLeft);
     main.replaceChildren(
       h("div", { class: "head" }, h("h1", {}, "Boot ", String(boot.boot), " of ", h("a", { class: "mono", href: machinePath(boot.machine) }, boot.machine))),
-      verdict(boot), panel("Waterfall", waterfall(boot, end)), panel("What is known", known(boot)),
-      panel("Exchange", ladder(boot)), panel("Facts", facts(boot)));
+      verdict(boot), panel("Waterfall", waterfall(boot, end, room)), panel("What is known", known(boot)),
+      panel("Exchange", ladder(boot, room)), panel("Facts", facts(boot)));
     if (opened) main.querySelector("details").open = true;
     main.querySelectorAll(".scroll").forEach((element, index) => { element.scrollLeft = scrolled[index] || 0; });
     if (compare) main.querySelector("#compare").replaceChildren(compare);

@@ -68,4 +68,6 @@ export async function get(path) {
   return response.json();
 }
 
+export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+
 export const machinePath = (machine) => `/machines/${encodeURIComponent(machine)}`;

@@ -1,6 +1,6 @@
 // Boots that were, the newest first, and a search over them.
 
-import { get, h, moment, octets, seconds, state, track } from "./dom.js";
+import { get, h, moment, octets, seconds, sentence, state, track } from "./dom.js";
 
 const PAGE = 100;
 
@@ -17,7 +17,7 @@ function row(boot, machine) {
     machine ? h("td", {}, h("a", { class: "machine mono", href: `/boots/${boot.boot}` }, boot.machine), h("span", { class: "sub" }, [boot.address, boot.client].filter(Boolean).join("  ·  "))) : null,
     h("td", {}, machine ? h("span", { class: "mono" }, moment(boot.started)) : h("a", { class: "machine mono", href: `/boots/${boot.boot}` }, moment(boot.started))),
     h("td", {}, track(boot), h("span", { class: "sub" }, boot.stage)),
-    h("td", {}, h("div", { class: "what" }, boot.because || boot.what)),
+    h("td", {}, h("div", { class: "what" }, sentence(boot.because || boot.what))),
     h("td", { class: "num" }, seconds(boot.seconds)),
     h("td", { class: "num" }, octets(boot.octets)));
 }

@@ -6,11 +6,11 @@ const ROW = 34;
 const NAMES = { machine: "machine", bootwire: "Bootwire", dhcp: "DHCP server", other: "other server" };
 const SHOWN = 120;
 
-export function ladder(boot) {
+export function ladder(boot, room) {
   const rungs = boot.ladder.slice(0, SHOWN);
   const used = Object.keys(NAMES).filter((name) => name === "machine" || name === "bootwire" || rungs.some((r) => r.from === name || r.to === name));
-  const width = 1100;
-  const gap = used.length > 2 ? 250 : 380;
+  const width = Math.max(900, room);
+  const gap = used.length > 3 ? 160 : used.length > 2 ? 200 : 300;
   const x = Object.fromEntries(used.map((name, index) => [name, 150 + index * gap]));
   const texts = 150 + (used.length - 1) * gap + 24;
   const height = rungs.length * ROW + 44;
@@ -23,7 +23,8 @@ export function ladder(boot) {
     const from = x[rung.from];
     const to = x[rung.to];
     const way = Math.sign(to - from);
-    const label = rung.text.length > 88 ? `${rung.text.slice(0, 87)}…` : rung.text;
+    const fit = Math.floor((width - texts) / 5.9);
+    const label = rung.text.length > fit ? `${rung.text.slice(0, fit - 1)}…` : rung.text;
     const drawn = way === 0
       ? [s("circle", { class: "tip", cx: from, cy: y, r: 3 })]
       : [s("line", { class: "arrow", x1: from, x2: to - way * 7, y1: y, y2: y }),

@@ -12,6 +12,7 @@ export const now = () => Date.now() / 1000 + ahead;
 export function listen(listener) {
   listeners.add(listener);
   if (listeners.size === 1) connect();
+  if (live.connected) listener("all");
 }
 
 function tell(what, data) {

@@ -1,6 +1,6 @@
 // Every machine's last boot, what needs a person first. Rows stay what they are and change in place.
 
-import { attribute, h, octets, s, seconds, state, STATES, text, track } from "./dom.js";
+import { attribute, h, octets, s, seconds, sentence, state, STATES, text, track } from "./dom.js";
 import { listen, live, now } from "./live.js";
 
 const ORDER = { stuck: 0, silent: 0, running: 1, booted: 2, declined: 3, unknown: 3 };
@@ -101,7 +101,7 @@ export async function show(main) {
     attribute(row.link, "href", `/boots/${boot.boot}`);
     text(row.link, boot.machine);
     text(row.sub, [boot.address, boot.client].filter(Boolean).join("  ·  "));
-    const doing = boot.because || (boot.running ? `${boot.running.name}` : boot.now);
+    const doing = sentence(boot.because || (boot.running ? `fetches ${boot.running.name}` : boot.now));
     text(row.what, doing);
     attribute(row.what, "title", boot.fix ? `${doing}\n\n${boot.fix}` : doing);
     const running = boot.running;

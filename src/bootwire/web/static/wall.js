@@ -49,8 +49,9 @@ export async function show(main) {
   function detail(boot, tile) {
     const running = boot.running;
     const share = running && running.size > 0 ? ` ${Math.floor((running.octets * 100) / running.size)} %` : "";
-    const quiet = boot.state === "running" ? (share || seconds(now() - boot.started)) : boot.state === "booted" ? seconds(boot.seconds) : "";
-    text(tile.sub, boot.cause || `${boot.stage || "seen"} ${quiet}`.trim());
+    const time = seconds(boot.state === "running" ? now() - boot.started : boot.seconds);
+    const word = boot.state === "booted" ? (boot.stage === "alive" ? "up" : "started") : boot.stage || "seen";
+    text(tile.sub, boot.cause || `${word} ${share || time}`);
   }
 
   function count() {
