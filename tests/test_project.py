@@ -57,4 +57,5 @@ def test_the_wheel_holds_every_module_and_the_command(tmp_path: Path) -> None:
     source = ROOT / "src"
     modules = {str(path.relative_to(source)) for path in source.glob("bootwire/**/*.py")}
     programs = {str(path.relative_to(source)) for path in source.glob("bootwire/programs/bios/*")}
-    assert names == modules | programs
+    pages = {str(path.relative_to(source)) for path in source.glob("bootwire/web/static/*")}
+    assert names == modules | programs | pages
