@@ -4,16 +4,18 @@
     benchmarks/http.py                     quick: two minutes
     benchmarks/http.py --full              more repetitions: ten minutes
     benchmarks/http.py --only big-200      one cell
+    benchmarks/http.py --sleep             with a client that sleeps when nothing has come
     benchmarks/http.py --check             exit status 1 when a target is missed
 
 Server on CPU 0, client on CPU 1, one server at a time on loopback. Both serve the same files to the same client, which
-compares every octet. They take turns within a repetition; a ratio is the median of the repetitions' own ratios, because
-the machine's speed wanders more between repetitions than within one. nginx is Debian's with one worker, sendfile and no
-access log; Bootwire runs with its journal writing JSON lines.
+compares every octet. They take turns within a repetition; a ratio is the median of the repetitions' own ratios: the
+machine's speed wanders more between repetitions than within one. nginx is Debian's with one worker, sendfile and no
+access log; Bootwire looks names up as `bootwire boot --files` does, and its journal writes JSON lines into a file: one
+for every answer, or the run counts as failed.
 
-The client never sleeps: on one machine, waking it would be charged to the server that has just sent, and most to the
-slower one. Time to the first octet counts from the moment a client starts to connect; all of them start at once.
-Needs nginx and two CPUs.
+The client never sleeps: on one machine, waking it would be charged to the server that has just sent, most to the
+slower one; --sleep shows how much that is. Time to the first octet counts from the moment a client starts to connect
+or, on a kept connection, asks; all of them start at once. Needs nginx and two CPUs.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -44,19 +48,24 @@ MB = 1_000_000
 BIG = 20 * MB
 SMALL = 1024
 RECEIVE = 256 * 1024  # octets a recv of the client
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where files and journal are: no disk in between
 
 
 @dataclass(frozen=True)
 class Work:
-    """`clients` at once; big: each fetches the 20 MB file `times` in a row; small: 1 KB scripts for `seconds`."""
+    """`clients` at once; big: each fetches the 20 MB file `times` in a row; small: 1 KB for `seconds`.
+
+    scripts: how many different ones are asked for, one after another
+    """
 
     clients: int
     times: int = 0
     seconds: float = 0
+    scripts: int = 1
 
     @property
     def name(self) -> str:
-        return f"{'big' if self.times else 'small'}-{self.clients}"
+        return f"{'big' if self.times else 'small' if self.scripts == 1 else 'mixed'}-{self.clients}"
 
     @property
     def title(self) -> str:
@@ -66,10 +75,16 @@ class Work:
                 if self.times > 1
                 else f"{self.clients} clients fetch 20 MB"
             )
-        return f"1 KB scripts on {self.clients} kept connections"
+        what = "a 1 KB script" if self.scripts == 1 else f"{self.scripts:,} scripts of 1 KB in turn"
+        return f"{what} on {self.clients:,} kept connections"
 
 
-WORKS = [Work(1, 60), Work(20, 10), Work(200, 1), Work(1000, 1), Work(20, seconds=3), Work(1000, seconds=3)]
+SCRIPTS = 1000
+WORKS = [
+    Work(1, 300), Work(20, 20), Work(200, 1), Work(1000, 1),
+    Work(20, seconds=3), Work(1000, seconds=3),
+    Work(20, seconds=3, scripts=SCRIPTS), Work(1000, seconds=3, scripts=SCRIPTS),
+]  # fmt: skip
 
 
 def main() -> int:
@@ -78,6 +93,7 @@ def main() -> int:
     parser.add_argument("--reps", type=int, help="repetitions")
     parser.add_argument("--only", action="append", help="a cell, as in big-200 or small-20 (repeatable)")
     parser.add_argument("--out", type=pathlib.Path, help="write every single result there, as JSON")
+    parser.add_argument("--sleep", action="store_true", help="let the client sleep when nothing has come")
     parser.add_argument("--check", action="store_true", help="exit status 1 when a target is missed")
     parser.add_argument("--profile", type=pathlib.Path, help="write a cProfile of Bootwire's transfer loop there")
     for hidden in ("--serve", "--load"):
@@ -97,14 +113,15 @@ def measure(options: argparse.Namespace) -> int:
     works = [work for work in WORKS if not options.only or work.name in options.only]
     reps = options.reps or (9 if options.full else 3)
     results: list[dict] = []
-    with tempfile.TemporaryDirectory() as files:
-        os.chmod(files, 0o755)
-        for name, octets in (("big", BIG), ("script.ipxe", SMALL)):
-            pathlib.Path(files, name).write_bytes(random.Random(octets).randbytes(octets))
+    with tempfile.TemporaryDirectory(dir=MEMORY) as room:
+        os.chmod(room, 0o755)
+        os.mkdir(files := f"{room}/files", 0o755)
+        for name, octets in (("big", BIG), *((script(number), SMALL) for number in range(SCRIPTS))):
+            pathlib.Path(files, name).write_bytes(random.Random(name).randbytes(octets))
         for work in works:
             for rep in range(reps):
                 for server in (OURS, THEIRS) if rep % 2 else (THEIRS, OURS):
-                    results.append(one(server, work, files, options.profile))
+                    results.append(one(server, work, room, options))
                     results[-1]["rep"] = rep
             show(work, [r for r in results if r["work"] == work.name])
     if options.out:
@@ -112,28 +129,36 @@ def measure(options: argparse.Namespace) -> int:
     return 1 if verdict(results) and options.check else 0
 
 
-def one(server: str, work: Work, files: str, profile: pathlib.Path | None) -> dict:
+def script(number: int) -> str:
+    return f"script-{number:04}.ipxe"
+
+
+def one(server: str, work: Work, room: str, options: argparse.Namespace) -> dict:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     if server == OURS:
-        command = [PYTHON, __file__, "--serve", f"{files}:{port}", *(["--profile", str(profile)] if profile else [])]
+        profile = ["--profile", str(options.profile)] if options.profile else []
+        command = [PYTHON, __file__, "--serve", f"{room}:{port}", *profile]
     else:
-        command = [NGINX, "-c", configure_nginx(files, port)]
+        command = [NGINX, "-c", configure_nginx(room, port)]
     with running(command, cpu=0) as process:
         until_ready(process, port)
         before = cpu_seconds(process.pid)
-        job = {"port": port, "clients": work.clients, "times": work.times, "seconds": work.seconds, "files": files}
+        job = {"port": port, "room": room, "sleep": options.sleep} | dataclasses.asdict(work)
         client = ["taskset", "-c", "1", PYTHON, __file__, "--load", json.dumps(job)]
         done = subprocess.run(client, capture_output=True, text=True, check=True)
         result: dict = json.loads(done.stdout)
         result |= {"server": server, "work": work.name, "cpu": cpu_seconds(process.pid) - before}
         result["peak"] = peak(process.pid)
-        return result
+    if server == OURS:
+        with open(f"{room}/journal", "rb") as journal:
+            result["told"] = sum(b'"transfer-done"' in line for line in journal)
+    return result
 
 
-def configure_nginx(files: str, port: int) -> str:
+def configure_nginx(room: str, port: int) -> str:
     """One worker that is told to do nothing but this, as fast as it can."""
-    path = f"{files}.nginx"
+    path = f"{room}/nginx"
     os.makedirs(path, exist_ok=True)
     temporary = "".join(f"{kind}_temp_path {path};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     pathlib.Path(path, "nginx.conf").write_text(f"""
@@ -142,7 +167,7 @@ def configure_nginx(files: str, port: int) -> str:
         http {{
             access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; keepalive_timeout 60;
             types {{ text/plain ipxe; }} default_type application/octet-stream; {temporary}
-            server {{ listen 127.0.0.1:{port} backlog=4096; root {files}; }}
+            server {{ listen 127.0.0.1:{port} backlog=4096; root {room}; }}
         }}
     """)
     return f"{path}/nginx.conf"
@@ -170,7 +195,7 @@ def running(arguments: list[str], cpu: int) -> Iterator[subprocess.Popen[bytes]]
 def until_ready(process: subprocess.Popen[bytes], port: int) -> None:
     for _ in range(200):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as sock:
-            sock.sendall(b"GET /script.ipxe HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.sendall(b"GET /files/%s HTTP/1.1\r\nHost: x\r\n\r\n" % script(0).encode())
             if sock.recv(100).startswith(b"HTTP/1.1 200"):
                 return
         if process.poll() is not None:
@@ -181,9 +206,8 @@ def until_ready(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of the process."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(int(field) for field in fields[11:13]) / os.sysconf("SC_CLK_TCK")
+    """Time on the processor of all threads of the process (first field of schedstat, nanoseconds)."""
+    return sum(int(task.read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def peak(pid: int) -> float:
@@ -254,6 +278,8 @@ def verdict(results: list[dict]) -> int:
         if work.startswith("big"):
             judged.append((of_p99 <= 1, f"{of_p99:.2f} of nginx's p99 time to the first octet, at most 1"))
         judged.append((not any(r["failures"] for r in sides[OURS]), "every answer octet for octet"))
+        told = all(r["told"] >= r["answers"] for r in sides[OURS])
+        judged.append((told, "every answer in the journal"))
         for met, what in judged:
             missed += not met
             print(f"  {'met   ' if met else 'MISSED'} {work}: {what}")
@@ -266,19 +292,32 @@ def verdict(results: list[dict]) -> int:
 
 
 def serve(where: str, profile: str | None) -> int:
-    sys.path.insert(0, str(ROOT / "src"))
+    sys.path[:0] = [str(ROOT / "src"), *map(str, ROOT.glob(".venv/lib/python3*/site-packages"))]
+    from bootwire.engine.lru import Lru
+    from bootwire.serve.answers import Answers
+    from bootwire.serve.boot_scripts import Script
     from bootwire.serve.files import PublishedDirectory
     from bootwire.serve.http import HttpServer
     from bootwire.serve.journal import Journal
     from bootwire.serve.loop import Loop
 
-    files, _, port = where.rpartition(":")
-    directory = PublishedDirectory(files)
-    with open("/dev/null", "wb", buffering=0) as out:
+    room, _, port = where.rpartition(":")
+    machines = Lru[str, str](4096)
+    with open(f"{room}/journal", "wb", buffering=0) as out:
         journal = Journal(out.fileno(), json=True)
+        answers = Answers(
+            {},
+            first_script=lambda machine, ours: b"",
+            boot_script=lambda machine, request, who, peer: Script(b"", ""),
+            machine_at=lambda address: machines.get(address) or "",
+            published=PublishedDirectory(f"{room}/files"),
+            record=journal.record,
+        )
         journal.start()
         loop = Loop()
-        HttpServer(loop, [("127.0.0.1", int(port))], lambda request, peer: directory.open(request.path), journal.record)
+        HttpServer(
+            loop, [("127.0.0.1", int(port))], answers.http, journal.record, record_made=journal.record_made
+        )  # fmt: skip
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())
         if profile:
             import cProfile
@@ -316,13 +355,13 @@ class Fetch:
 
 
 def fetch_big(job: dict) -> dict:
-    body = pathlib.Path(job["files"], "big").read_bytes()
+    body = pathlib.Path(job["room"], "files", "big").read_bytes()
     size, address = len(body), address_of(body)
     buffer = bytearray(RECEIVE)
     received = address_of(buffer)
     compare = ctypes.CDLL(None).memcmp
     compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    request = b"GET /big HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: load\r\nAccept: */*\r\n\r\n"
+    request = b"GET /files/big HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: load\r\nAccept: */*\r\n\r\n"
     clock = time.perf_counter
     epoll = select.epoll()
     fetches: dict[int, Fetch] = {}
@@ -333,8 +372,9 @@ def fetch_big(job: dict) -> dict:
         epoll.register(fetch.sock.fileno(), select.EPOLLOUT)
     first: list[float] = []
     octets = failures = 0
+    patience = -1 if job["sleep"] else 0
     while fetches:
-        for fd, events in epoll.poll(0):
+        for fd, events in epoll.poll(patience):
             fetch = fetches[fd]
             if events & select.EPOLLOUT:
                 epoll.modify(fd, select.EPOLLIN)
@@ -375,42 +415,57 @@ def fetch_big(job: dict) -> dict:
                     continue
                 fetch.got, fetch.head, fetch.asked = -1, b"", clock()
                 fetch.sock.send(request)
-    return {"octets": octets, "requests": 0, "seconds": clock() - started, "failures": failures, **shares(first)}
+    seconds = clock() - started
+    return {
+        "octets": octets, "requests": 0, "answers": octets // size, "seconds": seconds, "failures": failures,
+        **shares(first),
+    }  # fmt: skip
 
 
 def ask_small(job: dict) -> dict:
-    body = pathlib.Path(job["files"], "script.ipxe").read_bytes()
-    request = b"GET /script.ipxe HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: load\r\nConnection: keep-alive\r\n\r\n"
+    names = [script(number) for number in range(job["scripts"])]
+    bodies = [pathlib.Path(job["room"], "files", name).read_bytes() for name in names]
+    fields = "Host: 127.0.0.1\r\nUser-Agent: load\r\nConnection: keep-alive"
+    requests = [f"GET /files/{name} HTTP/1.1\r\n{fields}\r\n\r\n".encode() for name in names]
+    questions = itertools.cycle(zip(requests, bodies, strict=True))
     clock = time.perf_counter
     epoll = select.epoll()
-    peers: dict[int, list] = {}
+    peers: dict[int, list] = {}  # socket, when it asked, the body it must get
     for _ in range(job["clients"]):
         sock = socket.create_connection(("127.0.0.1", job["port"]))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         epoll.register(sock.fileno(), select.EPOLLIN)
-        peers[sock.fileno()] = [sock, 0.0]
+        peers[sock.fileno()] = [sock, 0.0, b""]
     for peer in peers.values():  # once before it counts
+        request, peer[2] = next(questions)
         peer[0].send(request)
-    failures = 0
+    failures = answers = 0
     waits: list[float] = []
     started = until = 0.0
+    patience = -1 if job["sleep"] else 0
     while not until or clock() < until:
-        for fd, _ in epoll.poll(0):
+        for fd, _ in epoll.poll(patience):
             peer = peers[fd]
             data = peer[0].recv(4096)
-            failures += not (data.startswith(b"HTTP/1.1 200 ") and data.endswith(body))
+            failures += not (data.startswith(b"HTTP/1.1 200 ") and data.endswith(peer[2]))
+            answers += 1
             now = clock()
             if until:
                 waits.append(now - peer[1])
             peer[1] = now
+            request, peer[2] = next(questions)
             peer[0].send(request)
         if not until:
             started = clock()
             until = started + job["seconds"]
             for peer in peers.values():
                 peer[1] = started
-    return {"octets": 0, "requests": len(waits), "seconds": clock() - started, "failures": failures, **shares(waits)}
+    seconds = clock() - started
+    return {
+        "octets": 0, "requests": len(waits), "answers": answers, "seconds": seconds, "failures": failures,
+        **shares(waits),
+    }  # fmt: skip
 
 
 def address_of(data: bytes | bytearray) -> int:

@@ -218,7 +218,7 @@ class _Server:
             try:
                 self._http = HttpServer(
                     self._transfers, listen, lambda request, peer: self._answers.http(request, peer), self._record,
-                    self._take, self._http_limits,
+                    self._take, self._http_limits, record_made=self._journal.record_made,
                 )  # fmt: skip
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:

@@ -81,6 +81,23 @@ def test_json_lines_are_complete(pipe: Pipe) -> None:
     }  # fmt: skip
 
 
+def test_a_fact_left_unmade_is_the_same_to_everybody(pipe: Pipe) -> None:
+    got: list[Record] = []
+    for take, json_lines in ((got.append, True), (None, True), (None, False)):
+        journal = Journal(pipe.write, json=json_lines, verbose=True)
+        if take:
+            journal.subscribe(take)
+        journal.record_made(ConsoleSaid, "52:54:00:12:34:56", "10.0.0.9", "line 1")
+        journal.start()
+        journal.close()
+    os.close(pipe.write)
+    first, second, prose = pipe.drain()
+    assert [record.fact for record in got] == [said(1)]
+    assert json.loads(first) == got[0].as_dict()
+    assert json.loads(second) | {"time": 0} == got[0].as_dict() | {"time": 0}
+    assert prose.endswith("line 1")
+
+
 def test_a_fact_is_stamped_when_it_is_recorded_not_when_it_is_written() -> None:
     got: list[Record] = []
     journal = Journal()
@@ -180,8 +197,9 @@ def test_more_facts_than_the_journal_can_take_are_counted() -> None:
     got: list[Fact] = []
     journal = Journal(capacity=10)
     journal.subscribe(lambda record: got.append(record.fact))
-    for number in range(25):
+    for number in range(24):
         journal.record(said(number))
+    journal.record_made(Stopped, "", "too late")
     journal.start()
     journal.close()
     assert got[:10] == [said(n) for n in range(10)]

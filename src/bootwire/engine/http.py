@@ -5,6 +5,7 @@ Rules 3 and 4 bend for speed here: an answer is a head and two offsets, for the 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ slow-header attacks live on (CIS nginx benchmark 5.2.1: 10 s)."""
 IDLE_TIME: Ns = 60 * S
 """How long a kept connection may say nothing. iPXE itself drops its pooled connections after 10 s (httpconn.c)."""
 
-MAX_KNOWN = 512
+MAX_KNOWN = 2048
 MAX_KNOWN_HEAD = 1024
-"""Requests that a server remembers, and octets of one: a megabyte or two at most."""
+"""Requests that a server remembers, and octets of one: some five megabytes at most."""
 
 METHODS = ("GET", "HEAD")
 
@@ -44,11 +45,12 @@ class Connection:
     the peer sent ahead. The edge reads nothing meanwhile, so that at most one head and one read are ever held.
 
     deadline   close the connection then, unless a request is being answered
+    idle       nothing has come of the next request yet: who knows all its octets when they come may answer by himself
     known      good requests by their octets, for all connections of a server: machines of one kind ask alike, and
                again and again. Filled here, kept within MAX_KNOWN
     """
 
-    __slots__ = ("_buffer", "_head_time", "_idle", "_idle_time", "_known", "deadline")
+    __slots__ = ("_buffer", "_head_time", "_idle_time", "_known", "deadline", "idle")
 
     def __init__(
         self,
@@ -61,12 +63,12 @@ class Connection:
         self._head_time = head_time
         self._idle_time = idle_time
         self._buffer = b""
-        self._idle = False
+        self.idle = False
         self._known = {} if known is None else known
 
     def receive(self, data: bytes, now: Ns) -> http.Request | Refusal | None:
-        if self._idle:
-            self._idle = False
+        if self.idle:
+            self.idle = False
             self.deadline = now + self._head_time
         scanned = len(self._buffer)
         self._buffer = self._buffer + data if scanned else data
@@ -75,8 +77,8 @@ class Connection:
     def finish(self, now: Ns) -> http.Request | Refusal | None:
         result = self._next(0) if self._buffer else None
         if result is None:
-            self._idle = not self._buffer
-            self.deadline = now + (self._idle_time if self._idle else self._head_time)
+            self.idle = not self._buffer
+            self.deadline = now + (self._idle_time if self.idle else self._head_time)
         return result
 
     def sent_ahead(self, leftover: bytes) -> None:
@@ -172,6 +174,7 @@ def plain(request: http.Request) -> bool:
     )
 
 
+@functools.lru_cache(maxsize=MAX_KNOWN)
 def plain_fields(size: int, media_type: str, etag: str, modified: str) -> bytes:
     """The header fields of the answer to a `plain` request, and the empty line; status line and Date go before them."""
     return http.emit_head(200, _fields(0, size, media_type, etag, modified)).partition(b"\r\n")[2]

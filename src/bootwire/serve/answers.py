@@ -168,7 +168,9 @@ class Answers:
         """A file; or, where the path ends in a slash as a directory's should, what is in the directory."""
         if self._published is None or (name and not name.endswith("/")):
             found = self._open_published(name, machine)
-            if not (isinstance(found, Missing) and found.because == A_DIRECTORY):
+            if isinstance(found, Content):
+                return self._again_for_all(found)
+            if found.because != A_DIRECTORY:
                 return found
         elif path.endswith("/"):
             listed = self._published.listing(name)
@@ -178,6 +180,13 @@ class Answers:
             return Reply(200, render(name, entries, more=more), "text/html", machine=machine)
         here = urllib.parse.quote(path.rpartition("/")[2].encode("utf-8", "surrogateescape"), safe="")
         return Reply(301, b"", headers=(("Location", f"./{here}/"),), machine=machine)
+
+    def _again_for_all(self, found: Content) -> Content:
+        """The same file is for whoever asks for it by the same name; which machine that is, its address tells."""
+        still, machine_at = found.still, self._machine_at
+        if still is not None:
+            found.again = lambda peer: machine_at(peer.address) if still() else None
+        return found
 
 
 def clean_name(name: bytes) -> str:

@@ -21,6 +21,9 @@ SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 Record = Callable[["Fact"], None]
 """Takes a fact from any thread, at once and without blocking; the journal stamps and writes it."""
 
+RecordMade = Callable[..., None]
+"""Takes a fact's kind and the values it is made of: the same for tens of thousands a second (Journal.record_made)."""
+
 
 @dataclass(slots=True, eq=False)
 class Content:
@@ -34,6 +37,9 @@ class Content:
     etag        strong, quoted; stable while the octets are
     modified    HTTP date (RFC 9110 section 5.6.7), "" if not known
     machine     MAC of the machine this is for where the name told it, else ""
+    still       whether the name that led here still does, None if nobody can say
+    again       asked when a peer sends the same request again: the machine this is for then, or None where it has to be
+                looked up anew. A resolver that sets it, for content with `data`, spares such requests the look-up
     """
 
     name: str
@@ -45,6 +51,8 @@ class Content:
     modified: str = ""
     media_type: str = "application/octet-stream"
     machine: str = ""
+    still: Callable[[], bool] | None = field(default=None, repr=False)
+    again: Callable[[Peer], str | None] | None = field(default=None, repr=False)
     shared: bool = field(default=False, repr=False)  # the fd belongs to somebody else: close leaves it open
 
     def close(self) -> None:

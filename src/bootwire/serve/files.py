@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
-from bootwire.engine import S
+from bootwire.engine import MS, Ns, S
 from bootwire.serve.content import SHORTAGES, Content, Missing
 from bootwire.serve.listing import Listed
 from bootwire.wire import http
@@ -35,6 +35,10 @@ SMALL = 64 * 1024
 MAX_SMALL = 8 * 1024 * 1024
 """Octets up to which a file's are kept in memory, and of all that are kept."""
 
+STILL = 2 * MS
+"""How long what a name leads to is not looked at again: within less than a tick of Linux's clock (1 to 10 ms) a file's
+version says nothing of a change either."""
+
 UNSURE = 2 * S
 """A file changed so recently may change again without another mtime (FAT counts in 2 s, Linux in ticks of its clock):
 it has no key that a cache could go by."""
@@ -52,9 +56,10 @@ class PublishedDirectory:
     them), and one that is absolute or climbs out does not, whenever it was put there.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, clock: Callable[[], Ns] = time.monotonic_ns) -> None:
         """Raises OSError: no such directory, or none that may be entered."""
         self.path = path
+        self.clock = clock
         self._names: dict[str | bytes, _Name] = {}
         self._small: OrderedDict[_Version, tuple[bytes, str, str]] = OrderedDict()
         self._small_octets = 0
@@ -72,9 +77,22 @@ class PublishedDirectory:
             return known
         parts, shown, media_type = known
         try:
-            return self._walk(parts, lambda last, directory: self._file(last, directory, shown, media_type))
+            found = self._walk(parts, lambda last, directory: self._file(last, directory, shown, media_type))
         except OSError as error:
             return _missing(error)
+        if isinstance(found, Content) and found.data is not None:
+            found.still = _Still(self, parts, found.key)
+        return found
+
+    def version(self, parts: list[bytes]) -> object:
+        """The key of what a name's components lead to now. Raises OSError."""
+        if len(parts) == 1:  # as most are asked for, tens of thousands of times a second
+            try:
+                return _version_of(parts[0], self._root)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+        return self._walk(parts, _version_of)
 
     def listing(self, name: str | bytes) -> tuple[list[Listed], bool] | Missing:
         """What `open` would find in the directory called `name` ("" for the published one), in no order, and whether
@@ -164,7 +182,7 @@ class PublishedDirectory:
         raise OSError(errno.ELOOP, "too many symbolic links")
 
     def _file(self, part: bytes, directory: int, name: str, media_type: str) -> Content | Missing:
-        version = _version(os.stat(part, dir_fd=directory, follow_symlinks=False))
+        version = _version_of(part, directory)
         if version in self._small:
             data, etag, modified = self._small[version]
             return Content(name, len(data), data, -1, version, etag, modified, media_type)
@@ -183,6 +201,27 @@ class PublishedDirectory:
             while self._small_octets > MAX_SMALL:
                 self._small_octets -= len(self._small.popitem(last=False)[1][0])
         return found
+
+
+class _Still:
+    """Whether a name still leads to the same octets; what it led to within STILL counts."""
+
+    __slots__ = ("_directory", "_looked", "_parts", "_version")
+
+    def __init__(self, directory: PublishedDirectory, parts: list[bytes], version: object) -> None:
+        self._directory, self._parts, self._version = directory, parts, version
+        self._looked = directory.clock()
+
+    def __call__(self) -> bool:
+        now = self._directory.clock()
+        if now - self._looked >= STILL:
+            try:
+                if self._directory.version(self._parts) != self._version:
+                    return False
+            except OSError:
+                return False
+            self._looked = now
+        return True
 
 
 def open_local(path: str, name: str, media_type: str) -> Content | Missing:
@@ -236,6 +275,13 @@ def _content(fd: int, name: str, media_type: str) -> Content | Missing:
     etag, modified = _validators(*version[:4])
     still = time.time_ns() - status.st_mtime_ns >= UNSURE
     return Content(name, status.st_size, None, fd, version if still else None, etag, modified, media_type)
+
+
+def _version_of(part: bytes, directory: int) -> _Version:
+    status = os.stat(part, dir_fd=directory, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "a symbolic link")
+    return _version(status)
 
 
 def _version(status: os.stat_result) -> _Version:

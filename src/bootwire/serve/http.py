@@ -20,14 +20,26 @@ import termios
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bootwire.engine import MS, Ns, S
 from bootwire.engine import http as engine
 from bootwire.facts import NotFound, Refused, SizeProbed, TransferDone, TransferFailed, TransferStarted, Warned
 from bootwire.serve.brake import Brake
-from bootwire.serve.content import SHORTAGES, Content, HttpResolver, Later, Missing, Peer, Record, Reply, Upstream
+from bootwire.serve.content import (
+    SHORTAGES,
+    Content,
+    HttpResolver,
+    Later,
+    Missing,
+    Peer,
+    Record,
+    RecordMade,
+    Reply,
+    Upstream,
+)
 from bootwire.serve.loop import ERR, HUP, IN, OUT, RDHUP, Loop
+from bootwire.serve.prepared import Shelf
 from bootwire.wire import http
 from bootwire.wire.text import printable
 
@@ -43,7 +55,6 @@ YOUNG_TURN = 128 * 1024
 OLD_TURN = 1024 * 1024
 SLICE = 1024 * 1024  # octets between two looks at the network: some hundred microseconds on loopback
 SMALL = 64 * 1024  # octets up to which a file is kept in memory, ready to send
-CACHE = 8 * 1024 * 1024  # octets of such files kept
 LINGER: Ns = 2 * S  # how long a closed connection is drained, so that a reset does not overtake the answer
 DRAIN = 256 * 1024  # octets drained at most
 REFUSALS = 20  # facts a second
@@ -88,25 +99,22 @@ class HttpServer:
         hand_over: HandOver | None = None,
         limits: Limits = Limits(),
         wall: Callable[[], float] = time.time,
+        record_made: RecordMade | None = None,
     ) -> None:
         self.loop = loop
         self.resolve = resolve
         self.record = record
         self.hand_over = hand_over
         self.limits = limits
-        self._wall = wall
+        self.record_made: RecordMade = record_made or (lambda kind, *values: record(kind(*values)))
         self.known: dict[bytes, http.Request] = {}  # for the connections' engines
-        self._second = -1
-        self._date = ""
-        self._preface = b""
+        self.shelf = Shelf(wall)
         self._connections: set[_Connection] = set()
         self._fresh: OrderedDict[_Connection, None] = OrderedDict()
         self._fresh_at: dict[str, OrderedDict[_Connection, None]] = {}
         self._young: deque[_Connection] = deque()
         self._old: deque[_Connection] = deque()
         self._turns_due = False
-        self._ready: OrderedDict[object, bytes] = OrderedDict()
-        self._ready_octets = 0
         self._sweeping = False
         self._sweep_time = min(S, limits.head, limits.idle, limits.stall)
         self._accepting = True
@@ -300,39 +308,6 @@ class HttpServer:
             self._turns_due = True
             self.loop.call_soon(self._take_turns)
 
-    # --- what answers are made of ---------------------------------------------------------------------------------
-
-    def date(self) -> str:
-        """The Date field's value now."""
-        second = int(self._wall())
-        if second != self._second:
-            self._second = second
-            self._date = http.format_date(second)
-            self._preface = f"HTTP/1.1 200 OK\r\nDate: {self._date}\r\n".encode()
-        return self._date
-
-    def whole(self, content: Content) -> bytes | None:
-        """The whole response to a plain GET for small content; None where the file has become shorter.
-
-        Kept in memory without its first two lines.
-        """
-        key = (content.key, content.media_type, content.etag)
-        ready = self._ready
-        rest = ready.get(key)
-        if rest is None:
-            rest = _after_preface(content)
-            if rest is None:
-                return None
-            if content.key is not None:
-                ready[key] = rest
-                self._ready_octets += len(rest)
-                while self._ready_octets > CACHE:
-                    self._ready_octets -= len(ready.popitem(last=False)[1])
-        else:
-            ready.move_to_end(key)
-        self.date()
-        return self._preface + rest
-
     # --- facts ----------------------------------------------------------------------------------------------------
 
     def refused(self, address: str, because: str, detail: bytes) -> None:
@@ -494,16 +469,20 @@ class _Connection:
                 self.close()
                 return
             self.unread = self.ended or len(data) == READ
-            self._go(self.http.receive(data, now), now)
+            if not self._send_prepared(data, now):
+                self._go(self.http.receive(data, now), now, data)
 
-    def _go(self, result: http.Request | engine.Refusal | None, now: Ns) -> None:
-        """Answer `result` and what comes after it, until octets are missing or an answer is under way."""
+    def _go(self, result: http.Request | engine.Refusal | None, now: Ns, data: bytes = b"") -> None:
+        """Answer `result` and what comes after it, until octets are missing or an answer is under way.
+
+        data: what was read when it became whole
+        """
         answered = 0
         while result is not None:
             if isinstance(result, engine.Refusal):
                 self._refuse(result, now)
                 return
-            self._answer(result, now)
+            self._answer(result, now, data)
             if self.state != WAITING:
                 return
             answered += 1
@@ -516,7 +495,7 @@ class _Connection:
             result = self.http.finish(now)
         self.deadline = self.http.deadline
 
-    def _answer(self, request: http.Request, now: Ns) -> None:
+    def _answer(self, request: http.Request, now: Ns, data: bytes) -> None:
         server = self.server
         if self.peer is None:
             server.proven(self)
@@ -536,7 +515,7 @@ class _Connection:
             self._say(request, 500, "a mistake of this server", now, keep=False)
             raise
         if isinstance(found, Content):
-            if found.size > SMALL or not engine.plain(request) or not self._send_small(found, now):
+            if found.size > SMALL or not engine.plain(request) or not self._send_small(request, found, now, data):
                 self._send(request, found, now)
         elif isinstance(found, Reply):
             fields = [("Content-Type", found.media_type), ("Content-Length", str(len(found.body))), *found.headers]
@@ -560,7 +539,11 @@ class _Connection:
         self.server.proven(self)
         self.server.refused(self.address, refusal.because, refusal.detail)
         body = f"{refusal.because}\n".encode()
-        fields = [("Date", self.server.date()), ("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+        fields = [
+            ("Date", self.server.shelf.date(now)),
+            ("Content-Type", "text/plain"),
+            ("Content-Length", str(len(body))),
+        ]
         if refusal.status == 405:
             fields.append(("Allow", ", ".join(engine.METHODS)))
         self._begin(http.emit_head(refusal.status, [*fields, ("Connection", "close")]) + body, now, keep=False)
@@ -575,17 +558,39 @@ class _Connection:
         self, request: http.Request, status: int, fields: list[tuple[str, str]], body: bytes, now: Ns, keep: bool = True
     ) -> None:
         connection = engine.connection_field(request) if keep else [("Connection", "close")]
-        head = http.emit_head(status, [("Date", self.server.date()), *fields, *connection])
+        head = http.emit_head(status, [("Date", self.server.shelf.date(now)), *fields, *connection])
         self._begin(head if request.method == "HEAD" else head + body, now, keep and engine.keeps(request))
         self._push(now)
 
     # --- answers --------------------------------------------------------------------------------------------------
 
-    def _send_small(self, content: Content, now: Ns) -> bool:
+    def _send_small(self, request: http.Request, content: Content, now: Ns, data: bytes) -> bool:
         """Send small content whole, from memory; False: not possible, nothing was sent."""
-        response = self.server.whole(content)
+        server = self.server
+        response = server.shelf.whole(content, now)
         if response is None:
             return False
+        if server.known.get(data) is request and not request.authority:
+            server.shelf.put(data, content, response)
+        content.close()
+        self._send_whole(response, content, content.machine, now)
+        return True
+
+    def _send_prepared(self, data: bytes, now: Ns) -> bool:
+        """Send what the same octets were answered with before; False: not possible, nothing was sent."""
+        shelf = self.server.shelf
+        prepared = shelf.get(data)
+        if prepared is None or not self.http.idle or self.peer is None:
+            return False
+        machine = prepared.again(self.peer)
+        if machine is None:
+            shelf.drop(data)
+            return False
+        self.deadline = now + self.server.limits.idle
+        self._send_whole(shelf.response(prepared, now), prepared.content, machine, now)
+        return True
+
+    def _send_whole(self, response: bytes, content: Content, machine: str, now: Ns) -> None:
         try:
             sent = self.sock.send(response)
         except BlockingIOError:
@@ -593,21 +598,20 @@ class _Connection:
         except OSError:
             sent = -1
         if sent == len(response):
-            content.close()
             seconds = (time.monotonic_ns() - now) / S
-            self.server.record(TransferDone(content.machine, "http", content.name, self.address, content.size, seconds))
-            return True
+            self.server.record_made(TransferDone, machine, "http", content.name, self.address, content.size, seconds)
+            return
         self._begin(response if sent < 0 else response[sent:], now, keep=True)
-        content.close()
-        self.content = content
+        self.content = replace(content, machine=machine)
         self.offset = self.stop = content.size
         self._push(now)
-        return True
 
     def _send(self, request: http.Request, content: Content, now: Ns) -> None:
         """Send content as the request wants it: whole, a part, only its head, or a status."""
         server = self.server
-        answer = engine.answer(request, server.date(), content.size, content.media_type, content.etag, content.modified)
+        answer = engine.answer(
+            request, server.shelf.date(now), content.size, content.media_type, content.etag, content.modified
+        )
         self._begin(answer.head, now, engine.keeps(request))
         if answer.start < answer.stop or (answer.status == 200 and request.method == "GET"):
             part = f"octets {answer.start}-{answer.stop - 1} of {content.size}" if answer.status == 206 else ""
@@ -751,14 +755,6 @@ def _readable(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _after_preface(content: Content) -> bytes | None:
-    """A plain answer to a GET from its third line on; None if the file is shorter than it was."""
-    data = content.data if content.data is not None else os.pread(content.fd, content.size, 0)
-    if len(data) != content.size:
-        return None
-    return engine.plain_fields(content.size, content.media_type, content.etag, content.modified) + data
 
 
 def _version(fd: int) -> tuple[int, int]:

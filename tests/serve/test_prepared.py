@@ -1,0 +1,190 @@
+"""Small files asked for again: answered from memory, for whoever asks, as long as their names lead to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bootwire.facts import TransferDone
+from bootwire.serve.answers import Answers
+from bootwire.serve.content import Content, Later, Missing, Peer, Reply, Upstream
+from bootwire.serve.files import STILL, PublishedDirectory
+from bootwire.serve.prepared import CACHE, Shelf
+from bootwire.wire.http import Request
+from http_rig import Client, House, served
+
+LONG_AGO = (1_700_000_000, 1_700_000_000)  # Unix seconds: no file that may be changing just now
+SCRIPT = b"#!ipxe\necho hello\n"
+S = 1_000_000_000
+
+
+class Site:
+    """A published directory, its clock, and the addresses of known machines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now = 0
+        self.machines: dict[str, str] = {}
+        self.looked_up: list[str] = []
+        self.directory = PublishedDirectory(str(path), clock=lambda: self.now)
+        self._answers = Answers(
+            {},
+            first_script=lambda machine, ours: b"",
+            boot_script=lambda machine, request, who, peer: Later(lambda: None),  # type: ignore[arg-type, return-value]
+            machine_at=lambda address: self.machines.get(address, ""),
+            published=self.directory,
+            record=print,
+        )
+
+    def http(self, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream | Later:
+        self.looked_up.append(request.path)
+        return self._answers.http(request, peer)
+
+    def put(self, name: str, data: bytes) -> None:
+        """As a careful operator does it; but it looks old."""
+        (self.path / "new").write_bytes(data)
+        os.utime(self.path / "new", LONG_AGO)
+        (self.path / "new").rename(self.path / name)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    (tmp_path / "below").mkdir()
+    made = Site(tmp_path)
+    made.put("small.ipxe", SCRIPT)
+    made.put("below/small.ipxe", SCRIPT)
+    yield made
+    made.directory.close()
+
+
+@pytest.fixture
+def house(site: Site) -> Iterator[House]:
+    with served(site.http) as house:
+        yield house
+
+
+def test_the_same_request_is_looked_up_once_and_every_answer_is_a_fact(site: Site, house: House) -> None:
+    with Client(house.port) as client, Client(house.port) as other:
+        for _ in range(5):
+            assert client.get("/files/small.ipxe")[2] == SCRIPT
+            assert other.get("/files/small.ipxe")[2] == SCRIPT
+    assert len(site.looked_up) == 2  # the first request of a connection says who it is
+    facts = house.all_facts()
+    assert len(facts) == 10
+    for fact in facts:
+        assert isinstance(fact, TransferDone)
+        assert (fact.machine, fact.name, fact.peer, fact.octets) == ("", "small.ipxe", "127.0.0.1", len(SCRIPT))
+        assert 0 < fact.seconds < 20
+
+
+def test_every_answer_is_for_the_machine_that_has_the_address_now(site: Site, house: House) -> None:
+    with Client(house.port) as client:
+        for machine in ("", "52:54:00:00:00:01", "52:54:00:00:00:02"):
+            site.machines["127.0.0.1"] = machine
+            client.get("/files/small.ipxe")
+            fact = house.fact(TransferDone)
+            assert fact.machine == machine
+
+
+@pytest.mark.parametrize("name", ["small.ipxe", "below/small.ipxe", "link"])
+@pytest.mark.parametrize("change", [
+    lambda site, name: site.put(name, b"#!ipxe\necho HELLO\n"),
+    lambda site, name: (site.path / name).write_bytes(b"changed"),
+    lambda site, name: (site.path / name).unlink(),
+], ids=["replaced", "overwritten", "removed"])  # fmt: skip
+def test_a_file_that_changed_is_read_again(
+    site: Site, house: House, name: str, change: Callable[[Site, str], object]
+) -> None:
+    (site.path / "link").symlink_to("small.ipxe")
+    with Client(house.port) as client:
+        for _ in range(3):
+            assert client.get(f"/files/{name}")[2] == SCRIPT
+        change(site, name)
+        site.now += STILL
+        expected = (site.path / name).read_bytes() if (site.path / name).exists() else None
+        status, _, body = client.get(f"/files/{name}")
+        assert (status, body if expected is not None else None) == (200 if expected is not None else 404, expected)
+
+
+def test_a_link_is_followed_from_memory_too(site: Site, house: House) -> None:
+    (site.path / "link").symlink_to("below/small.ipxe")
+    with Client(house.port) as client:
+        for _ in range(5):
+            site.now += STILL
+            assert client.get("/files/link")[2] == SCRIPT
+    assert len(site.looked_up) == 1
+
+
+@pytest.mark.parametrize("fields", [
+    ("Range: bytes=2-5",), ('If-None-Match: "other"',), ("Connection: close",), ("Connection: Keep-Alive",),
+])  # fmt: skip
+def test_requests_that_want_something_else_get_it(house: House, fields: tuple[str, ...]) -> None:
+    with Client(house.port) as client:
+        for _ in range(2):
+            client.get("/files/small.ipxe")
+        status, headers, body = client.get("/files/small.ipxe", *fields)
+        assert body == (SCRIPT[2:6] if status == 206 else SCRIPT)
+        assert ("content-range" in headers) is fields[0].startswith("Range")
+        assert (headers.get("connection") == "close") is (fields == ("Connection: close",))
+
+
+def test_a_peer_that_does_not_read_gets_everything_in_the_end(house: House) -> None:
+    request = b"GET /files/small.ipxe HTTP/1.1\r\nHost: x\r\n\r\n"
+    with Client(house.port, receive_buffer=4096) as client:
+        count = 0
+        client.sock.settimeout(0.2)
+        try:
+            while count < 200_000:
+                client.send(request)
+                count += 1
+        except TimeoutError:  # the server's queue is full, and so is ours: part of one more request is on its way
+            pass
+        client.sock.settimeout(20)
+        for _ in range(count):
+            assert client.answer()[2] == SCRIPT
+
+
+def test_a_request_in_two_pieces_is_one_request(site: Site, house: House) -> None:
+    request = b"GET /files/small.ipxe HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with Client(house.port) as client:
+        for _ in range(2):
+            client.send(request)
+            client.answer()
+        client.send(b"\r\n")
+        house.run(lambda: None)
+        client.send(request)
+        assert client.answer()[2] == SCRIPT
+
+
+def test_the_date_goes_on() -> None:
+    wall = 1_700_000_000.5
+    shelf = Shelf(lambda: wall)
+    content = Content("a", 1, b"a", again=lambda peer: "")
+    response = shelf.whole(content, 0)
+    assert response is not None
+    shelf.put(b"GET", content, response)
+    prepared = shelf.get(b"GET")
+    assert prepared is not None
+    assert shelf.response(prepared, S // 2 - 1) == response
+    wall += 0.5
+    later = shelf.response(prepared, S // 2)
+    assert later == response.replace(b"22:13:20", b"22:13:21")
+    assert b"22:13:21" in later
+
+
+def test_what_is_kept_is_bounded() -> None:
+    shelf = Shelf()
+    content = Content("a", 60_000, bytes(60_000), again=lambda peer: "")
+    response = shelf.whole(content, 0)
+    assert response is not None
+    for number in range(1000):
+        shelf.put(b"%d" % number, content, response)
+        shelf.put(b"%d" % number, content, response)
+    kept = sum(shelf.get(b"%d" % number) is not None for number in range(1000))
+    assert 0 < kept * len(response) <= CACHE
+    for number in range(100_000):
+        shelf.put(b"%d" % number, content, b"")
+    assert 0 < sum(shelf.get(b"%d" % number) is not None for number in range(100_000)) <= 4096
