@@ -184,4 +184,4 @@ def test_every_key_makes_a_condition_or_is_the_name_of_a_network() -> None:
     }  # fmt: skip
     for key in KEYS:
         if key != "network":
-            assert condition(key, [sample.get(key, "x")]).key == key
+            assert condition(key, [sample.get(key, "1")]).key == key

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bootwire.policy.hardware_match import fits
+from bootwire.policy.inventory import NAMES, lookup
 from bootwire.policy.target import Traits
 
 Verdict = bool | None
@@ -140,6 +142,9 @@ def _seen(key: str, traits: Traits) -> str:
             return f"{traits.platform}{number}"
         case "subnet" | "network":
             return traits.link
+        case _ if key in REPORTED:
+            found = lookup(traits.hardware, key) if traits.hardware else ""
+            return ", ".join(map(str, found)) if isinstance(found, tuple) else str(found)
         case _:
             return str(getattr(traits, key.replace("-", "_"), ""))
 
@@ -189,13 +194,20 @@ def condition(key: str, values: Sequence[str | int]) -> Condition:
             return _globs(key, key.replace("-", "_"), values, text, re.IGNORECASE, unknown=False)
         case "serial" | "manufacturer" | "product":
             return _globs(key, key, values, text, re.IGNORECASE, unknown=True)
+        case _ if key in REPORTED:
+            return _reported(key, values, text)
         case _:
             raise BadPattern(f"no condition is called {key}")
 
 
+REPORTED = tuple(
+    name for name in NAMES if name.startswith(("cpu.", "memory", "disk", "bios.", "link.")) or name == "nic"
+)
+"""What only a boot program on the machine tells (`hello`)."""
+
 KEYS = (
     "mac", "uuid", "serial", "manufacturer", "product", "arch", "firmware", "loader", "vendor-class", "user-class",
-    "subnet", "network", "interface", "relay", "circuit-id", "remote-id",
+    "subnet", "network", "interface", "relay", "circuit-id", "remote-id", *REPORTED,
 )  # fmt: skip
 """What a rule may look at; `network` is the name of one of the file's networks."""
 
@@ -226,6 +238,14 @@ def mac_prefix(text: str) -> str:
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){0,5}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _reported(key: str, values: Sequence[str | int], text: str) -> Condition:
+    try:
+        test = fits(key, values)
+    except ValueError as error:
+        raise BadPattern(str(error)) from None
+    return Condition(key, text, lambda traits: test(traits.hardware) if traits.hardware else None)
 
 
 def _arch(values: Sequence[str | int], text: str) -> Condition:
