@@ -254,6 +254,15 @@ def test_auto_makes_a_waiting_machine_ask_again_and_go():
     assert not lan.server.waiting(lan.now)
 
 
+def test_what_was_decided_before_an_order_does_not_count_after_it():
+    lan = waiting(Emuboot(SERVER))
+    give(lan, "auto")
+    lan.server.receive(wire.emit(wire.Ack()), AT, lan.now, MAC)  # as ours do; others just ask
+    assert one(lan.server.receive(REQUEST, AT, lan.now, MAC), Decide) == [Decide(Asker(AT, MAC), anew=True)]
+    lan.server.answer(Asker(AT, MAC), always("wait"), lan.now)
+    assert one(lan.server.receive(REQUEST, AT, lan.now, MAC), Decide) == [Decide(Asker(AT, MAC))]
+
+
 def test_orders_come_from_port_6970():
     lan = waiting(Emuboot(SERVER))
     give(lan, "reboot")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bootinfo_peers import BootinfoClient, Deterboot, Emuboot, Peer
+from bootwire.serve.ports import owners
 from bootwire.wire import bootinfo as wire
 from namespaces import Namespace, dnsmasq, pair
 from product import PATIENCE, ROOT, Server
@@ -125,11 +126,26 @@ def test_a_machine_waits_is_listed_takes_an_order_and_says_so(
     status, listed, _ = ended(run(here, "order", "--list", *state[:2]))
     assert (status, "10.9.0.2" in listed) == (0, True)
     status, said, _ = ended(run(here, "order", "10.9.0.2", "memory", "http://h/m", "--cmdline", "quiet", *state[:2]))
-    assert (status, said) == (0, "10.9.0.2  memory http://h/m -- quiet  taken: it says so\n")
+    assert (status, said.endswith("memory http://h/m -- quiet  taken: it says so\n")) == (0, True)
     status, told, _ = ended(machine)
     assert status == 0
     assert {"by": "order", "path": "http://h/m", "cmdline": "quiet"}.items() <= json.loads(told).items()
     server.until("order-end", taken=True)
+    assert server.end()[0] == 0
+
+
+def test_a_machine_that_waited_before_the_server_was_started_is_known_by_its_mac(
+    cable: tuple[Namespace, Namespace], kernel: str, state: tuple[str, ...]
+) -> None:
+    here, there = cable
+    here.run("ping -c 1 10.9.0.2")
+    server = Server(here, kernel, *state, "--bootinfo-answer", "wait")
+    server.ready()
+    machine = run(there, "ask", "10.9.0.1", "--wait")
+    server.until("bootinfo-answer", answer="wait", machine="02:00:00:00:00:02")
+    status, said, _ = ended(run(here, "order", "02:00:00:00:00:02", "reboot", *state[:2]))
+    assert (status, said) == (0, "02:00:00:00:00:02 (10.9.0.2)  reboot  taken: it says so\n")
+    assert ended(machine)[:2] == (0, "reboot\n")
     assert server.end()[0] == 0
 
 
@@ -195,6 +211,50 @@ def test_a_client_whose_port_is_taken_says_so(here: Namespace) -> None:
     with here.call(bound):
         status, _, said = ended(run(here, "ask", "10.9.0.2"))
     assert (status, "UDP port 9696 is taken" in said) == (1, True)
+
+
+def test_in_api_mode_the_service_says_what_waiting_machines_do_next(
+    cable: tuple[Namespace, Namespace], state: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The service is a directory of files: what a machine is told changes with its file, and `auto` has it ask."""
+    here, there = cable
+    here.run("ping -c 1 10.9.0.2")
+    answer = tmp_path / "service" / "v1" / "boot" / "02:00:00:00:00:02"
+    answer.parent.mkdir(parents=True)
+    answer.write_text('{"bootinfo": "wait"}')
+    command = (
+        sys.executable,
+        "-m",
+        "http.server",
+        "--bind",
+        "10.9.0.1",
+        "--directory",
+        str(tmp_path / "service"),
+        "8000",
+    )
+    service = here.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        here.call(lambda: _until_listening(8000))
+        server = Server(here, "http://10.9.0.1:8000", *state, "--bootinfo", verb="api")
+        server.ready()
+        machine = run(there, "ask", "10.9.0.1", "--wait")
+        server.until("bootinfo-answer", answer="wait")
+        answer.write_text('{"bootinfo": "disk 0x80 partition 2", "because": "its experiment begins"}')
+        assert ended(run(here, "order", "02:00:00:00:00:02", "auto", *state[:2]))[0] == 0
+        assert ended(machine)[:2] == (0, "disk 0x80 partition 2\n")
+        told = server.until("bootinfo-answer", answer="disk 0x80 partition 2")
+        assert told["because"] == "the boot service says: its experiment begins"
+        assert server.end()[0] == 0
+    finally:
+        service.kill()
+        service.wait()
+
+
+def _until_listening(port: int) -> None:
+    until = time.monotonic() + PATIENCE
+    while not owners("tcp", port):
+        assert time.monotonic() < until, f"nobody listens on port {port}"
+        time.sleep(0.02)
 
 
 C = r"""

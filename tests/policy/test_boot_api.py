@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bootwire.policy.boot_api import Wrong, about, boot_url, expand_cmdline, locate, read_answer
 from bootwire.policy.go_template import TemplateError
 from bootwire.policy.target import Image, Target, Traits
+from bootwire.wire.bootinfo import Boot, DiskPartition, Reboot, Wait
 
 PREFIX = "http://api.example:8080/pxe"
 
@@ -165,3 +166,21 @@ def test_any_json_is_a_target_or_refused(value: object) -> None:
 @given(st.binary(max_size=200))
 def test_any_octets_are_a_target_or_refused(body: bytes) -> None:
     assert isinstance(read_answer(body, PREFIX), Target | Wrong)
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ({"bootinfo": "wait"}, Target("the boot service says so", bootinfo=Boot(Wait()))),
+        ({"local": True, "bootinfo": "disk 0x80 partition 2"},
+         Target("the boot service says so", local=True, bootinfo=Boot(DiskPartition(0x80, 2)))),
+        ({"ipxe-script": "#!ipxe", "bootinfo": "reboot"},
+         Target("the boot service says so", script="#!ipxe", bootinfo=Boot(Reboot()))),
+    ],
+)  # fmt: skip
+def test_an_answer_to_bootinfo_stands_beside_the_others_or_alone(answer: object, target: Target) -> None:
+    assert read(answer) == target
+
+
+def test_an_answer_to_bootinfo_that_is_none_is_refused() -> None:
+    assert wrong({"bootinfo": "dance", "local": True}).startswith("bootinfo: no bootinfo action: 'dance'; one of")

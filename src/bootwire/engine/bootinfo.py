@@ -90,9 +90,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """Find out what this machine shall do, then call `answer`."""
+    """Find out what this machine shall do, then call `answer`.
+
+    anew  it asks because of an order: what was decided before does not count
+    """
 
     asker: Asker
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +214,7 @@ class _Machine:
     gap: Ns = 0
     silent: bool = False
     order: _Order | None = None
+    obeyed: bool = False  # an order was taken, and it has not asked since
     looked_at: Ns | None = None  # when `tick` will look at it
 
     @property
@@ -329,7 +334,8 @@ class Server:
             pending.stamp = stamp  # a decision is under way; the newest question gets it
             return effects
         self._pending.put(asker, _Pending(stamp, now))
-        return [*effects, Decide(asker)]
+        anew, machine.obeyed = machine.obeyed, False
+        return [*effects, Decide(asker, anew)]
 
     def _heard(self, asker: Asker, now: Ns) -> _Machine:
         """What is known of the machine, now the last heard one."""
@@ -496,7 +502,7 @@ class Server:
     def _over(machine: _Machine, taken: bool, how: str) -> OrderOver:
         order = machine.order
         assert order is not None
-        machine.order = None
+        machine.order, machine.obeyed = None, taken
         return OrderOver(machine.asker.address, machine.asker.machine, order.boot, taken, how)
 
     # --- time ---------------------------------------------------------------------------------------------------

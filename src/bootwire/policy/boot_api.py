@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 from bootwire.policy import go_template
 from bootwire.policy.target import Image, Target, Traits
+from bootwire.wire import bootinfo_text
+from bootwire.wire.bootinfo import Boot
 from bootwire.wire.text import printable
 
 MAX_ANSWER = 1 << 20
@@ -77,7 +79,9 @@ def read_answer(body: bytes, prefix: str) -> Target | Wrong:
     if not isinstance(said, dict):
         return Wrong(f"the answer is {_kind(said)} where a JSON object should be")
     try:
-        return _target(_Fields(said), prefix)
+        fields = _Fields(said)
+        boot = _bootinfo(fields.text("bootinfo"))
+        return replace(_target(fields, prefix, bootinfo_alone=boot is not None), bootinfo=boot)
     except _Bad as bad:
         return Wrong(str(bad))
 
@@ -149,7 +153,15 @@ class _Fields:
         return value
 
 
-def _target(said: _Fields, prefix: str) -> Target:
+def _bootinfo(text: str) -> Boot | None:
+    """What the machine is told if it asks by bootinfo, None if the service does not say."""
+    try:
+        return bootinfo_text.read(text) if text else None
+    except ValueError as error:
+        raise _Bad(f"bootinfo: {error}") from None
+
+
+def _target(said: _Fields, prefix: str, *, bootinfo_alone: bool) -> Target:
     because = "the boot service says so"
     if note := said.text("because"):
         because = f"the boot service says: {printable(note, 120)}"
@@ -160,6 +172,8 @@ def _target(said: _Fields, prefix: str) -> Target:
         return Target(because, profile, local=True)
     given = said.get("kernel")
     if given is None or given == "":
+        if bootinfo_alone:
+            return Target(because, profile)
         raise _Bad("the answer names no kernel")
     initrds = said.get("initrd")
     if initrds is None:

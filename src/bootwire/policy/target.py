@@ -18,8 +18,8 @@ from bootwire.wire.dhcp4 import Message
 from bootwire.wire.reader import WireError
 from bootwire.wire.text import printable
 
-Stage = Literal["discover", "pxe", "script", "other"]
-"""When it is asked: at a DISCOVER, on port 4011, when a loader wants its script, or for something else."""
+Stage = Literal["discover", "pxe", "script", "bootinfo", "other"]
+"""When it is asked: at a DISCOVER, on port 4011, when a loader wants its script, by bootinfo, or for something else."""
 
 
 @dataclass(frozen=True, slots=True)

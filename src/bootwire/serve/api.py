@@ -42,6 +42,9 @@ BOOT: Ns = 600 * S
 """For how long an answer holds for what comes later in the same boot: the boot script, files, a restart of iPXE."""
 ATTEMPT: Ns = 60 * S
 """For how long an answer that no script was made of yet holds for further DISCOVERs: as long as PXE 2.1's retries."""
+AGAIN: Ns = 2 * S
+"""For how long an answer holds for bootinfo: a machine that asks again later than a client repeats a lost question
+(emuboot, 2 s) may have been told to, since it is to do something else."""
 NO: Ns = 5 * S
 """How long a "no" holds: a repeat of the same DISCOVER needs no further call, and who is added is soon booted."""
 FAILED: Ns = 2 * S
@@ -97,7 +100,8 @@ class ApiDecider:
                 return None
             age = self._clock() - known.at
             begins = traits.stage == "discover" and (known.used or age >= ATTEMPT)
-            if age >= known.holds or (begins and isinstance(known.decision, Target)):
+            again = traits.stage == "bootinfo" and age >= AGAIN
+            if age >= known.holds or again or (begins and isinstance(known.decision, Target)):
                 return None
             return known.decision
 

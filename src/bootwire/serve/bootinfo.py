@@ -193,8 +193,8 @@ class BootinfoEdge:
             match effect:
                 case engine.Send(data, address, port):
                     self._send(data, address, port)
-                case engine.Decide(asker):
-                    self._decide(asker, now)
+                case engine.Decide(asker, anew):
+                    self._decide(asker, anew, now)
                 case _:
                     self._tell(effect, now)
         self._look_later(now)
@@ -215,9 +215,9 @@ class BootinfoEdge:
         except OSError:
             self.errors += 1
 
-    def _decide(self, asker: Asker, now: Ns) -> None:
+    def _decide(self, asker: Asker, anew: bool, now: Ns) -> None:
         ours = self._ours(asker.address)
-        answer = self._decisions.known(asker, ours)
+        answer = None if anew else self._decisions.known(asker, ours)
         if answer is not None:
             self._do(self._server.answer(asker, answer, now), now)
         elif asker not in self._asking and len(self._asking) < engine.PENDING:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bootwire.boot_server import BootServer, loader_name, split_machine
 from bootwire.engine.bootinfo import Answer, Asker, NoAnswer
-from bootwire.policy.target import Image, Silence, Target, Traits
+from bootwire.policy.target import Image, Silence, Stage, Target, Traits
 from bootwire.serve.content import Missing, Peer, Reply
 from bootwire.serve.mode import Decider, Link, RenderError
 from bootwire.wire import bootinfo as wire
@@ -63,7 +63,7 @@ class BootinfoDecisions:
         """
         machine, name = split_machine(rest + "/" if "/" not in rest else rest)
         machine, name = machine or self._boot_server.machine_at(peer.address), name.strip("/")
-        decision = self._decider.known(self._traits(Asker(peer.address, machine), peer.ours))
+        decision = self._decider.known(self._traits(Asker(peer.address, machine), peer.ours, "other"))
         if not isinstance(decision, Target) or decision.kernel is None:
             return Missing("no memory file system was decided for this machine", machine)
         link = self._link(machine, self._base(peer.ours))
@@ -74,9 +74,9 @@ class BootinfoDecisions:
             return Missing(f"a memory file system has {KERNEL} and, where there is an initrd, {INITRD}", machine)
         return Reply(302, b"", headers=(("Location", link(*images[name])),), machine=machine)
 
-    def _traits(self, asker: Asker, ours: str) -> Traits:
+    def _traits(self, asker: Asker, ours: str, stage: Stage = "bootinfo") -> Traits:
         known = self._boot_server.traits_of(asker.machine) if asker.machine else None
-        return replace(known or Traits(asker.machine, link=ours), address=asker.address, stage="other")
+        return replace(known or Traits(asker.machine, link=ours), address=asker.address, stage=stage)
 
     def _answer(self, target: Target, traits: Traits, ours: str) -> Answer:
         because = target.because or "every machine gets the same"

@@ -19,6 +19,7 @@ from bootwire.serve.content import Record as Tell
 from bootwire.serve.control import Control, NotReached, ask
 from bootwire.serve.interfaces import Interface
 from bootwire.serve.mode import StartError
+from bootwire.serve.neighbours import Neighbours
 from bootwire.wire import bootinfo_keys
 from bootwire.wire.bootinfo import Boot
 from bootwire.wire.bootinfo_text import read, say
@@ -63,7 +64,9 @@ def _octets(path: str) -> bytes:
 class BootinfoService:
     """Serves from `open` to `close`; `open` again moves to other interfaces. Machines that wait are kept meanwhile.
 
-    state  the state directory, where the door for orders is
+    machine_at  the MAC at an address as DHCP told it, "" if it did not: then the kernel's table of neighbours is asked,
+                since machines may have waited before this server was started
+    state       the state directory, where the door for orders is
     """
 
     def __init__(
@@ -77,7 +80,8 @@ class BootinfoService:
         epoch_us = (time.time_ns() - time.monotonic_ns()) // US
         self._server = Server(settings.keys, demand=settings.demand, epoch_us=epoch_us)
         self._decisions = decisions
-        self._machine_at = machine_at
+        neighbours = Neighbours()
+        self._machine_at = lambda address: machine_at(address) or neighbours.mac_at(address)
         self._record = record
         self._edge: BootinfoEdge | None = None
         self._control: Control | None = None
