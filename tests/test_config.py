@@ -106,6 +106,12 @@ def test_the_same_machine_twice_is_a_mistake() -> None:
     assert problems(text) == [(4, "52:54:00:12:34:56 is machine a already (f.toml:1)", "remove one")]
 
 
+def test_an_answer_to_bootinfo_is_checked_like_everything_else() -> None:
+    text = '[profiles.a]\nlocal = true\nbootinfo = "dance"\n[[group]]\nprofile = "a"\n'
+    ((line, what, _),) = problems(text)
+    assert (line, what.startswith("bootinfo: no bootinfo action: 'dance'; one of: partition N")) == (3, True)
+
+
 @pytest.mark.parametrize("kind", [Profile, Network, Entry, ServerEntry])
 def test_the_reference_has_every_key(kind: type[msgspec.Struct]) -> None:
     for one in msgspec.structs.fields(kind):

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from bootwire.policy.rules import KEYS, BadPattern, Condition, Rule, condition, mac_prefix, subnet_condition
+from bootwire.wire import bootinfo_text
 
 MAX_TEXT = 16 << 20
 """Octets of a fleet file: some 100,000 machines."""
@@ -45,7 +46,7 @@ class ImageEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
-    """What can be booted. One of kernel, script, script-file, local."""
+    """What can be booted. One of kernel, script, script-file, local, or bootinfo alone."""
 
     kernel: str | ImageEntry | None = None
     initrd: str | ImageEntry | list[str | ImageEntry] = msgspec.field(default_factory=list)
@@ -56,6 +57,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_
     local: bool = False
     loader: Literal["auto", "ipxe", "pxelinux"] = "auto"
     program: str = ""
+    bootinfo: str = ""
     install: bool = False
     documents: dict[str, str] = msgspec.field(default_factory=dict)
     files: dict[str, str | ImageEntry] = msgspec.field(default_factory=dict)
@@ -92,6 +94,10 @@ class ServerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", for
     state_dir: str | None = None
     loaders: str | None = None
     tftp_single_port: bool | None = None
+    bootinfo: bool | None = None
+    bootinfo_answer: str | None = None
+    bootinfo_keys: str | None = None
+    bootinfo_demand_keys: bool | None = None
     cache: bool | None = None
     cache_dir: str | None = None
     cache_size: float | None = None
@@ -216,7 +222,12 @@ class _Reader:
             )
             if value
         ]  # fmt: skip
-        if len(given) != 1:
+        if profile.bootinfo:
+            try:
+                bootinfo_text.read(profile.bootinfo)
+            except ValueError as error:
+                self._problem((*path, "bootinfo"), f"bootinfo: {error}")
+        if len(given) != 1 and (given or not profile.bootinfo):
             what = "nothing to boot" if not given else f"{' and '.join(given)} at once"
             self._problem(path, f"profile {path[-1]} has {what}", "give it one of kernel, script, script-file, local")
         for key in ("initrd", "cmdline"):

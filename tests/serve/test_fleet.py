@@ -24,6 +24,7 @@ from bootwire.serve.content import Missing, Peer, Reply
 from bootwire.serve.fleet import FleetMode, Loaded, choose, load
 from bootwire.serve.images import Settings, open_images
 from bootwire.serve.mode import House, RenderError, StartError
+from bootwire.wire.bootinfo import Boot, DiskPartition, Wait
 from bootwire.wire.http import Request
 from product import bzimage
 
@@ -68,6 +69,18 @@ def test_a_machine_gets_its_profile_and_the_reason(folder: Path) -> None:
     assert choice.decision.suits == {"bios", "i386"}
     assert choice.decision.kernel is not None
     assert choice.decision.kernel.location == str(folder / "vmlinuz")
+
+
+def test_a_profile_may_say_what_bootinfo_tells_alone_or_beside_what_is_booted(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_text(
+        '[profiles.spare]\nbootinfo = "wait"\n[profiles.disk]\nlocal = true\nbootinfo = "disk 0x80 partition 2"\n'
+        f'[[machine]]\nmac = "{MAC}"\nprofile = "disk"\n[[group]]\nprofile = "spare"\n'
+    )
+    fleet = loaded(tmp_path / "fleet.toml")
+    told = [choose(fleet, dataclasses.replace(PC, machine=mac)).decision for mac in (MAC, "52:54:00:00:00:01")]
+    assert [one.bootinfo for one in told if isinstance(one, Target)] == [
+        Boot(DiskPartition(0x80, 2)), Boot(Wait())
+    ]  # fmt: skip
 
 
 def test_a_machine_that_no_rule_is_about_is_left_alone(folder: Path) -> None:

@@ -35,4 +35,4 @@ def test_without_a_table_nobody_is_known(tmp_path: Path) -> None:
 
 
 def test_this_kernels_table_is_read() -> None:
-    assert Neighbours().mac_at("192.0.2.1") == ""
+    assert Neighbours().mac_at("240.0.0.1") == ""  # nobody can have it (RFC 1112 section 4)

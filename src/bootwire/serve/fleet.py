@@ -28,6 +28,7 @@ from bootwire.serve.mode import Decider, House, Link, RenderError, Room, StartEr
 from bootwire.serve.sources import SourceError, examine, is_url
 from bootwire.serve.static import suits
 from bootwire.serve.templates import BadTemplate, Templates
+from bootwire.wire import bootinfo_text
 
 LOOK_SECONDS = 1.0  # how often the file and what it names are looked at for changes
 PROBLEMS = 20  # told of a broken file; the rest is counted
@@ -133,6 +134,7 @@ class _Loading:
             suits=runs_on,
             loader=profile.loader,
             program=profile.program,
+            bootinfo=bootinfo_text.read(profile.bootinfo) if profile.bootinfo else None,
             files=files,
             variables={**profile.variables, **({"install": True} if profile.install else {})},
         )
