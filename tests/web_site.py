@@ -21,12 +21,12 @@ PATIENCE = 20.0  # seconds
 class Running:
     """url: where it is, without a slash at the end; underway: what `progress` tells."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", port: int = 0) -> None:
         self.journal = Journal(None, capacity=100_000)
         self.record = self.journal.record
         self.underway: Underway = []
         self._folder = folder
-        self._address = address
+        self._where = f"{address}:{port}"
         self._ready: Future[str] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
@@ -55,7 +55,7 @@ class Running:
     async def _run(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         try:
-            self.desk = Desk(self.journal, self._folder, f"{self._address}:0")
+            self.desk = Desk(self.journal, self._folder, self._where)
             self._ready.set_result(await self.desk.open(self._progress))
         except BaseException as error:
             self._ready.set_exception(error)
@@ -71,8 +71,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, address: str = "127.0.0.1") -> Iterator[Running]:
-    site = Running(folder, address)
+def running(folder: Path, address: str = "127.0.0.1", port: int = 0) -> Iterator[Running]:
+    site = Running(folder, address, port)
     try:
         yield site
     finally:
