@@ -36,6 +36,7 @@ from bootwire.facts import (
     Warned,
 )  # fmt: skip
 from bootwire.policy.decide import LOADERS, Offerings
+from bootwire.policy.inventory import Hardware
 from bootwire.policy.target import Image, Silence, Target, Traits
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Message
@@ -399,6 +400,64 @@ def test_a_loader_whose_last_block_was_never_acknowledged_is_not_taken_for_dead(
     boots.receive(datagram(discover("ipxe-bios-discover", xid=5)), 8 * S)
     boots.note_loader_served(MAC, "bios/undionly.kpxe", 12 * S)  # told when the retransmissions ended
     assert file_at(boots, discover("intel-bios-discover", xid=2), 30 * S) == "bios/undionly.kpxe"
+
+
+PROGRAM = "bios/hello.pxe"
+HELLO = replace(ALL, programs=frozenset({PROGRAM}), program="hello")
+
+
+@pytest.mark.parametrize("rom", ["intel-bios-discover", "ipxe-bios-discover"])
+def test_a_boot_program_comes_once_in_a_boot_and_again_in_the_next(rom):
+    """Whatever the ROM is: what the program goes on with is an iPXE that asks as the ROM may have asked."""
+    boots = server(offerings=HELLO)
+    for boot in (0, 1000):
+        assert file_at(boots, discover(rom, xid=boot + 1), (boot + 1) * S) == PROGRAM
+        boots.note_loader_served(MAC, PROGRAM, (boot + 2) * S)
+        boots.note_loader_served(MAC, "bios/undionly.kpxe", (boot + 5) * S)
+        boots.note_loader_started(MAC, (boot + 6) * S)  # autoexec.ipxe
+        (offered,) = facts(
+            boots.receive(datagram(discover("ipxe-bios-discover", xid=boot + 2)), (boot + 8) * S), Offered
+        )
+        assert "boot.ipxe" in offered.boot_file
+        boots.note_boots(MAC, (boot + 9) * S)
+
+
+def test_a_machine_that_was_reset_while_its_boot_program_ran_gets_it_again():
+    boots = server(offerings=HELLO)
+    for xid in (1, 2):
+        assert file_at(boots, discover("ipxe-bios-discover", xid=xid), xid * 20 * S) == PROGRAM
+        boots.note_loader_served(MAC, PROGRAM, (xid * 20 + 1) * S)
+
+
+def test_whatever_is_fetched_after_a_boot_program_counts_as_going_on():
+    boots = server(offerings=HELLO)
+    file_at(boots, discover("ipxe-bios-discover"), S)
+    boots.note_loader_served(MAC, PROGRAM, 2 * S)
+    boots.note_followed(MAC, 3 * S)
+    (offered,) = facts(boots.receive(datagram(discover("ipxe-bios-discover", xid=7)), 4 * S), Offered)
+    assert "boot.ipxe" in offered.boot_file
+
+
+def test_a_target_may_have_a_boot_program_of_its_own():
+    offerings = replace(ALL, programs=frozenset({PROGRAM}))
+    boots = BootServer(Settings(offerings=offerings), lambda _: Target("a rule", program="hello"))
+    assert file_at(boots, discover("intel-bios-discover"), S) == PROGRAM
+
+
+def test_who_decides_sees_what_a_machine_reported_of_itself():
+    seen: list[Traits] = []
+    known = Hardware(MAC, memory=1)
+
+    def deciding(traits: Traits) -> Target:
+        seen.append(traits)
+        return Target("")
+
+    boots = BootServer(Settings(offerings=ALL), deciding, {MAC: known}.get)
+    boots.receive(datagram(discover()), S)
+    assert seen[-1].hardware == known
+    traits = boots.traits_of(MAC)
+    assert traits is not None
+    assert traits.hardware == known
 
 
 def test_a_script_beside_the_loader_does_not_hide_a_chain_that_goes_in_circles():

@@ -32,7 +32,7 @@ from bootwire.policy.decide import Offerings
 from bootwire.policy.inventory import Hardware
 from bootwire.policy.target import Traits
 from bootwire.serve import loaders
-from bootwire.serve.answers import Answers
+from bootwire.serve.answers import SCRIPT, Answers
 from bootwire.serve.boot_scripts import Scripts
 from bootwire.serve.bootinfo_decisions import ROOM as MEMORY_FS
 from bootwire.serve.bootinfo_decisions import BootinfoDecisions
@@ -406,6 +406,8 @@ class _Server:
                 self._boot_server.note_followed(fact.machine, record.at)
         elif isinstance(fact, ScriptServed) and fact.machine:
             self._boot_server.note_loader_started(fact.machine, record.at)
+            if fact.name != SCRIPT:
+                self._boot_server.note_boots(fact.machine, record.at)
 
     def _hardware(self, machine: str) -> Hardware | None:
         record = self._reports.machine(machine)

@@ -202,6 +202,10 @@ class BootServer:
         """A file that is no boot program was fetched whole by this machine. Any thread."""
         self._notes.append((machine, _FOLLOWED, now))
 
+    def note_boots(self, machine: str, now: Ns) -> None:
+        """A loader has the script that boots this machine: its next DISCOVER begins another boot. Any thread."""
+        self._notes.append((machine, _BOOTS, now))
+
     def note_loader_started(self, machine: str, now: Ns) -> None:
         """A loader shows a sign of life on this machine: it asked for its script. Any thread."""
         self._notes.append((machine, "", now))
@@ -404,6 +408,8 @@ class BootServer:
                 continue
             if name == _FOLLOWED:
                 memory.followed_at = at
+            elif name == _BOOTS:
+                memory.followed_at = None
             elif name in self.settings.offerings.programs:
                 memory.followed_at = None
                 self._it_worked(memory)
@@ -412,7 +418,7 @@ class BootServer:
                 memory.took(name, at)
                 self._it_worked(memory)
             else:
-                memory.lived, memory.dead, memory.followed_at = True, (), None
+                memory.lived, memory.dead = True, ()
         return [*self._refusals.due(now)]
 
     def _machine(self, client: Client, message: Message) -> _Machine:
@@ -505,7 +511,7 @@ def _everything(_: Traits) -> Decision:
 
 
 _MACHINE = re.compile(r"/*((?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2})/")
-_FOLLOWED = "/"  # no catalog name
+_FOLLOWED, _BOOTS = "/", "//"  # no catalog names
 _NOT_NETBOOT = (Kind.HOST, Kind.BOOTP, Kind.BSDP)
 _SHAPES: tuple[Recipe, ...] = ("direct", "binl", "menu")
 

@@ -13,11 +13,13 @@ from bootwire.lab.firmware import Machine
 from bootwire.lab.network import LabError
 from bootwire.observe import prose
 from bootwire.policy import inventory
+from bootwire.programs.build import main
 from disks import LINUX_DATA, UNIQUE, code, gpt_disk, logical, mbr_disk
 from lab_bench import BOOTWIRE, MAC, PATIENCE, Bench
 
 pytestmark = pytest.mark.e2e
 
+GUIDE = Path(__file__).parents[2] / "docs/guides/first-boot-program.md"
 UUID = "00112233-4455-6677-8899-aabbccddeeff"
 
 
@@ -89,6 +91,22 @@ def test_hello_reports_what_the_machine_is_and_goes_on_to_a_kernel(bench: Bench,
     assert "The server has it" in booted.machine.text
 
 
+def test_the_first_boot_program_of_the_guide_runs(bench: Bench, tmp_path: Path) -> None:
+    source = tmp_path / "first.c"
+    source.write_text(GUIDE.read_text().split("```c\n")[1].split("```")[0])
+    assert main([str(source)]) == 0
+    with bench:
+        bench.start_dhcp()
+        bench.serve("bios", more=["--program", str(source.with_suffix(".pxe"))])
+        booted = bench.finish(bench.power_on("bios"))
+    assert booted.token in booted.command_line.split()
+    assert booted.machine.said("Hello, world: 6[0-9]{2} KiB, and no operating system")
+    assert booted.machine.said("It came back: are you there")
+    assert booted.machine.debug == "first: started\n"
+    told = [(fact.how, fact.text) for fact in booted.facts if isinstance(fact, facts.ProgramSaid)]
+    assert told == [("log", "hello, server"), ("echo", "are you there?")]
+
+
 def test_ask_boots_the_memory_file_system_it_is_told_of(bench: Bench) -> None:
     with bench:
         bench.start_dhcp()
@@ -105,7 +123,7 @@ def test_ask_boots_the_memory_file_system_it_is_told_of(bench: Bench) -> None:
     [
         ("partition 0", "MBR 80 "),
         ("partition 2", "VBR2 80 00004000"),
-        ("partition 5", "VBR5 80 0000503f"),
+        ("partition 5", "VBR5 80 0000503F"),
         ("system-id 131", "VBR2 80 00004000"),
         ("disk 0x81 partition 1", "GPT 81 00000800"),
     ],

@@ -229,3 +229,33 @@ def test_the_same_values_give_the_same_answer():
     for name, retry in itertools.product(NAMES, range(3)):
         first, second = (decide(classify(changed(name)), ALL, History(retry)) for _ in range(2))
         assert first == second
+
+
+# --- boot programs --------------------------------------------------------------------------------------------------
+
+HELLO = Offerings(loaders=ALL.loaders, programs=frozenset({"bios/hello.pxe", "x86_64/hello.efi"}), program="hello")
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "program"),
+    [
+        ("intel-bios-discover", "direct", "bios/hello.pxe"),
+        ("ipxe-bios-discover", "ipxe", "bios/hello.pxe"),
+        ("edk2-x64-discover", "binl", "x86_64/hello.efi"),
+    ],
+)
+def test_a_boot_program_comes_before_any_loader(name, recipe, program):
+    found = plan(name, offerings=HELLO)
+    assert (found.recipe, found.loader, found.over) == (recipe, program, "tftp")
+    assert "hello comes first" in found.because
+
+
+@pytest.mark.parametrize("name", ["intel-bios-discover", "ipxe-bios-discover", "edk2-x64-discover"])
+def test_after_a_boot_program_comes_what_every_machine_gets(name):
+    assert plan(name, History(programmed=True), HELLO) == plan(name)
+
+
+def test_firmware_that_a_program_was_not_built_for_boots_without_and_that_is_said():
+    found = plan("edk2-x64-discover", offerings=HELLO, o93=b"\0\x0b")
+    assert found.loader == "arm64/snponly.efi"
+    assert "hello is not there" in found.warnings[0][0]
