@@ -10,7 +10,7 @@ from bootwire.preboot.personas.steps import Machine, Persona
 from bootwire.serve.interfaces import interfaces
 from bootwire.serve.loop import Loop
 from bootwire.serve.personas import Personas, Station
-from namespaces import Namespace
+from namespaces import Namespace, plug
 from product import Server
 
 MAC = "52:54:00:0b:00:01"
@@ -25,15 +25,12 @@ class FirmwareLan:
         self.state = state
         self.machine, self.bootwire, self.dhcp = Namespace(), Namespace(), Namespace()
         self._started: list[subprocess.Popen[bytes]] = []
-        self.machine.run("ip link add br0 type bridge")
-        self.machine.run("ip link set br0 up")
-        for name, space, address in (("v0", self.bootwire, BOOTWIRE), ("v1", self.dhcp, DHCP)):
-            self.machine.run(f"ip link add {name} type veth peer name lan0 netns {space.tid}")
-            self.machine.run(f"ip link set {name} master br0 up")
-            space.run(f"ip address add {address}/24 dev lan0")
-            space.run("ip link set lan0 up")
+        self.machine.run("ip link add bridge type bridge")
+        self.machine.run("ip link set bridge up")
+        for number, space in enumerate((self.bootwire, self.dhcp), 1):
+            plug(self.machine, space, number, "lan0")
         self.machine.run("ip link add w0 type veth peer name w1")
-        self.machine.run("ip link set w0 master br0 up")
+        self.machine.run("ip link set w0 master bridge up")
         self.machine.run("ip link set w1 up")
         self.machine.run(f"ip link add m0 link w1 address {MAC} type macvlan mode private")
         self.machine.run("ip link set m0 up")

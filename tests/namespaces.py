@@ -71,6 +71,15 @@ def pair() -> Iterator[tuple[Namespace, Namespace]]:
         two.close()
 
 
+def plug(bridge: Namespace, host: Namespace, number: int, name: str) -> None:
+    """A cable from the interface `bridge` of a namespace to a host: 10.9.0.NUMBER/24 on its interface `name`."""
+    peer = f"{name} address 02:00:00:00:00:{number:02x} netns {host.tid}"
+    bridge.run(f"ip link add to{number} type veth peer name {peer}")
+    bridge.run(f"ip link set to{number} master bridge up")
+    host.run(f"ip address add 10.9.0.{number}/24 dev {name}")
+    host.run(f"ip link set {name} up")
+
+
 @contextlib.contextmanager
 def lan(hosts: int) -> Iterator[list[Namespace]]:
     """So many namespaces on one bridge: 10.9.0.N/24 on `lan` in the Nth, counted from 1."""
@@ -80,11 +89,7 @@ def lan(hosts: int) -> Iterator[list[Namespace]]:
         bridge.run("ip link add bridge type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
         bridge.run("ip link set bridge up")
         for number, host in enumerate(made, 1):
-            address = f"02:00:00:00:00:{number:02x}"
-            bridge.run(f"ip link add to{number} type veth peer name lan address {address} netns {host.tid}")
-            bridge.run(f"ip link set to{number} master bridge up")
-            host.run(f"ip address add 10.9.0.{number}/24 dev lan")
-            host.run("ip link set lan up")
+            plug(bridge, host, number, "lan")
         for host in made:
             host.wait_for_carrier()
         yield made

@@ -56,6 +56,12 @@ class Statistics:
     sent_octets: int = 0
     lost: int = 0  # frames that could not be sent
 
+    def took(self, frame: Frame) -> bool:
+        """The card has taken a frame: True."""
+        self.sent += 1
+        self.sent_octets += len(frame.octets)
+        return True
+
 
 class Nic(Protocol):
     """A network card.
@@ -136,9 +142,7 @@ class TapNic:
             os.writev(self._fd, (_vnet_header(frame), frame.octets))
         except OSError as error:
             return _lost(self.statistics, error)
-        self.statistics.sent += 1
-        self.statistics.sent_octets += len(frame.octets)
-        return True
+        return self.statistics.took(frame)
 
     def receive(self) -> Frame | None:
         try:
@@ -208,9 +212,7 @@ class PacketNic:
             self._socket.sendmsg((_vnet_header(frame), frame.octets))
         except OSError as error:
             return _lost(self.statistics, error)
-        self.statistics.sent += 1
-        self.statistics.sent_octets += len(frame.octets)
-        return True
+        return self.statistics.took(frame)
 
     def receive(self) -> Frame | None:
         assert self._socket is not None
@@ -267,9 +269,7 @@ class CableNic:
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             self.statistics.lost += 1
             return False
-        self.statistics.sent += 1
-        self.statistics.sent_octets += len(frame.octets)
-        return True
+        return self.statistics.took(frame)
 
     def receive(self) -> Frame | None:
         try:

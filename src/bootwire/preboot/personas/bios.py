@@ -20,6 +20,7 @@ from bootwire.preboot.personas.steps import (
     Steps,
     Stopped,
     TftpGet,
+    agreed,
     fetch,
     inquire,
     lease,
@@ -94,8 +95,7 @@ def options(machine: Machine, build: Build, ask: dhcp.Ask) -> Options:
     """53, 55, 57, 97, 93, 94, 60, as a ROM of a laptop was seen to order them; 54 and 50 after 53 in a REQUEST."""
     return (
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
+        *agreed(ask),
         (dhcp4.REQUEST_LIST, REQUESTED_OLD if build.old else REQUESTED),
         (dhcp4.MAX_SIZE, (1260).to_bytes(2, "big")),
         *(() if build.silent_uuid else ((dhcp4.MACHINE_ID, b"\0" + (machine.uuid or bytes(16))),)),

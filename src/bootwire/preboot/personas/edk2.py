@@ -21,6 +21,7 @@ from bootwire.preboot.personas.steps import (
     Steps,
     Stopped,
     TftpGet,
+    agreed,
     fetch,
     inquire,
     lease,
@@ -108,8 +109,7 @@ def options(machine: Machine, build: Build, ask: dhcp.Ask) -> Options:
     """In the order of PxeBcBuildDhcp4Options; server and address come in as Dhcp4Dxe inserts them after 53."""
     return (
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
+        *agreed(ask),
         # Dhcp4Dxe says 0xff00; PxeBcDhcp4CallBack replaces that, but is not asked before a REQUEST.
         (dhcp4.MAX_SIZE, b"\xff\0" if ask.kind == dhcp4.REQUEST_LEASE else LARGEST.to_bytes(2, "big")),
         (dhcp4.REQUEST_LIST, REQUESTED),

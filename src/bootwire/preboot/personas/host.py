@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bootwire.engine import Ns
 from bootwire.engine import dhcp_client as dhcp
-from bootwire.preboot.personas.steps import Machine, Persona, Stopped, lease
+from bootwire.preboot.personas.steps import Machine, Persona, Stopped, agreed, lease
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Options
 
@@ -30,8 +30,7 @@ def options(ask: dhcp.Ask) -> Options:
     """What dhclient sends on Debian."""
     return (
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
+        *agreed(ask),
         (dhcp4.HOST_NAME, b"host"),
         (dhcp4.REQUEST_LIST, REQUESTED),
     )

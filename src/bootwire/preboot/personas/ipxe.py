@@ -20,6 +20,7 @@ from bootwire.preboot.personas.steps import (
     Persona,
     Steps,
     Stopped,
+    agreed,
     configure,
     doubling,
     inquire,
@@ -197,8 +198,7 @@ def options(machine: Machine, firmware: Build, settings: ipxe_script.Settings, a
         (dhcp4.ETHERBOOT, b"\xb1\5" + bus + b"\xeb\3" + release + features),
         (dhcp4.CLIENT_ID, b"\1" + machine.mac),
         *(((dhcp4.MACHINE_ID, b"\0" + machine.uuid),) if machine.uuid else ()),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
+        *agreed(ask),
     )
 
 

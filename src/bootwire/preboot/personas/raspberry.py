@@ -21,6 +21,7 @@ from bootwire.preboot.personas.steps import (
     Steps,
     Stopped,
     TftpGet,
+    agreed,
     configure,
     fetch,
     hear,
@@ -95,8 +96,7 @@ def options(machine: Machine, build: Build, ask: dhcp.Ask) -> Options:
     identity = b"\x44" * 16 if build.model == 3 else b"RPi4" + machine.mac[2:] + bytes.fromhex(build.serial) + bytes(4)
     return (
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
+        *agreed(ask),
         (dhcp4.REQUEST_LIST, REQUESTED),
         (dhcp4.ARCHITECTURE, b"\0\0"),
         (dhcp4.NIC_INTERFACE, b"\1\2\1"),

@@ -294,6 +294,14 @@ def hear(
             continue
 
 
+def agreed(ask: dhcp.Ask) -> dhcp4.Options:
+    """Options 54 and 50 of a REQUEST for an offer, in the order that most firmware has; none of a DISCOVER."""
+    return (
+        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
+        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
+    )
+
+
 def configure(machine: Machine, address: str, mask: str = "", router: str = "") -> Steps[None]:
     """Use an address from now on."""
     machine.address = address

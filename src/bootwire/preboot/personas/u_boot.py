@@ -19,6 +19,7 @@ from bootwire.preboot.personas.steps import (
     Steps,
     Stopped,
     TftpGet,
+    agreed,
     fetch,
     lease,
     show,
@@ -92,8 +93,7 @@ def options(build: Build, ask: dhcp.Ask) -> Options:
     return (
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
         (dhcp4.MAX_SIZE, (576).to_bytes(2, "big")),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
+        *agreed(ask),
         (dhcp4.ARCHITECTURE, build.arch.to_bytes(2, "big")),
         (dhcp4.NIC_INTERFACE, b"\1\0\0"),
         (dhcp4.VENDOR_CLASS, build.vendor_class),

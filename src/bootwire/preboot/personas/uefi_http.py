@@ -19,6 +19,7 @@ from bootwire.preboot.personas.steps import (
     Started,
     Steps,
     Stopped,
+    agreed,
     fetch,
     lease,
     pause,
@@ -86,8 +87,7 @@ def options(machine: Machine, build: Build, ask: dhcp.Ask) -> Options:
     """In the order of HttpBootBuildDhcp4Options, after what Dhcp4Dxe puts first."""
     return (
         (dhcp4.MESSAGE_TYPE, bytes((ask.kind,))),
-        *(((dhcp4.SERVER_ID, dhcp4.packed(ask.server)),) if ask.server else ()),
-        *(((dhcp4.REQUESTED_ADDRESS, dhcp4.packed(ask.address)),) if ask.address else ()),
+        *agreed(ask),
         (dhcp4.MAX_SIZE, edk2.LARGEST.to_bytes(2, "big")),
         (dhcp4.REQUEST_LIST, REQUESTED),
         (dhcp4.MACHINE_ID, b"\0" + (machine.uuid or bytes(16))),
