@@ -59,6 +59,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_
     program: str = ""
     bootinfo: str = ""
     install: bool = False
+    done: Literal["phone-home", "hand-over"] = "phone-home"
     documents: dict[str, str] = msgspec.field(default_factory=dict)
     files: dict[str, str | ImageEntry] = msgspec.field(default_factory=dict)
     secrets: dict[str, str] = msgspec.field(default_factory=dict)

@@ -161,6 +161,17 @@ class RivalSeen(Fact):
     boot_file: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class StateChanged(Fact):
+    """What a machine may install. phase: idle, armed, installing, installed, failed; tries: boots that are left."""
+
+    kind: ClassVar[str] = "state"
+    phase: str
+    profile: str
+    tries: int
+    because: str
+
+
 # --- transfers --------------------------------------------------------------------------------------------------
 
 
@@ -450,6 +461,7 @@ KINDS: tuple[type[Fact], ...] = (
     Refused,
     AddressSeen,
     RivalSeen,
+    StateChanged,
     TransferStarted,
     TransferDone,
     TransferFailed,

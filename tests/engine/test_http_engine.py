@@ -82,7 +82,9 @@ def test_how_octets_are_cut_does_not_matter(cuts: list[int], requests: int) -> N
         (b"GET / HTTP/1.1\r\nA: " + b"a" * 9000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + (b"A: " + b"b" * 4000 + b"\r\n") * 9, 431),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 405),
+        (b"PUT / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 405),
+        (b"POST / HTTP/1.1\r\nContent-Length: 65537\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 413),
         (b"get / HTTP/1.1\r\n\r\n", 405),
         (b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 413),
         (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 413),
@@ -294,3 +296,14 @@ def test_any_header_values_get_an_answer_within_the_content(headers: dict[str, s
     assert 0 <= got.start <= got.stop <= size
     assert got.status in (200, 206, 304, 412, 416)
     assert got.head.endswith(b"\r\n\r\n")
+
+
+def test_a_small_body_is_read_and_thrown_away() -> None:
+    connection = Connection(0)
+    assert connection.receive(b"POST /done/x HTTP/1.1\r\nContent-Length: 5\r\n\r\nhel", 0) is None
+    request = connection.receive(b"loGET / HTTP/1.1\r\n\r\n", 0)
+    assert isinstance(request, Request)
+    assert (request.method, request.path) == ("POST", "/done/x")
+    following = connection.finish(0)
+    assert isinstance(following, Request)
+    assert (following.method, following.path) == ("GET", "/")

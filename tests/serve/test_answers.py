@@ -181,3 +181,10 @@ def test_nothing_but_what_is_published_is_listed(answers: Answers) -> None:
     for path in ("/boot/", "/", "/files/../", "/files/notes.txt/"):
         found = answers.http(get(path), PEER)
         assert isinstance(found, Missing) or b"<a " not in getattr(found, "body", b"")
+
+
+def test_nothing_is_posted_where_nobody_waits_for_it(answers: Answers) -> None:
+    for path in ("/", "/boot.ipxe", "/boot/x/kernel", "/files/notes.txt"):
+        found = answers.http(Request("POST", path, (), {}), PEER)
+        assert isinstance(found, Reply)
+        assert (found.status, dict(found.headers)) == (405, {"Allow": "GET, HEAD"})

@@ -280,7 +280,7 @@ def test_a_client_that_goes_away_is_taken_calmly(house: House) -> None:
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/1.1\n\n", 400),
-        (b"POST /big HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000, 405),
+        (b"POST /big HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000, 413),
         (b"GET /big HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n", 414),
         (b"CONNECT 192.0.2.1:25 HTTP/1.1\r\n\r\n", 400),

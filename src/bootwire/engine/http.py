@@ -25,7 +25,10 @@ MAX_KNOWN = 2048
 MAX_KNOWN_HEAD = 1024
 """Requests that a server remembers, and octets of one: some five megabytes at most."""
 
-METHODS = ("GET", "HEAD")
+METHODS = ("GET", "HEAD", "POST")
+"""POST for those who can say "done" in no other way (cloud-init's phone_home); a body is read, and thrown away."""
+MAX_BODY = 64 * 1024
+"""Octets of a body: cloud-init posts a machine's public keys, some 4 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Connection:
                again and again. Filled here, kept within MAX_KNOWN
     """
 
-    __slots__ = ("_buffer", "_head_time", "_idle_time", "_known", "deadline", "idle")
+    __slots__ = ("_buffer", "_head_time", "_idle_time", "_known", "_posting", "deadline", "idle")
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Connection:
         self._idle_time = idle_time
         self._buffer = b""
         self.idle = False
+        self._posting = False  # the head in the buffer is whole, its body is not
         self._known = {} if known is None else known
 
     def receive(self, data: bytes, now: Ns) -> http.Request | Refusal | None:
@@ -72,7 +76,7 @@ class Connection:
             self.deadline = now + self._head_time
         scanned = len(self._buffer)
         self._buffer = self._buffer + data if scanned else data
-        return self._next(scanned)
+        return self._next(0 if self._posting else scanned)
 
     def finish(self, now: Ns) -> http.Request | Refusal | None:
         result = self._next(0) if self._buffer else None
@@ -106,8 +110,16 @@ class Connection:
             return Refusal(_STATUS.get(error.what, 400), error.what, head)
         if request.method not in METHODS:
             return Refusal(405, f"method {request.method}", head)
-        if "transfer-encoding" in request.headers or int(request.headers.get("content-length", 0)):
+        length = int(request.headers.get("content-length", 0))
+        if "transfer-encoding" in request.headers or length > (MAX_BODY if request.method == "POST" else 0):
             return Refusal(413, f"{request.method} with a body", head)
+        if request.method == "POST":
+            self._posting = len(buffer) < end + length
+            if self._posting:
+                self._buffer = buffer
+                return None
+            self._buffer = buffer[end + length :]
+            return request
         if end <= MAX_KNOWN_HEAD:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()

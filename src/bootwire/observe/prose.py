@@ -128,6 +128,10 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             return fact.protocol, fact.peer, f"{fact.name}  only its size was asked for: {octets_text(fact.octets)}"
         case facts.NotFound():
             return fact.protocol, fact.peer, f"{fact.name}  not found: {fact.because}"
+        case facts.StateChanged():
+            profile = f" ({fact.profile})" if fact.profile else ""
+            left = f", {fact.tries} left" if fact.tries else ""
+            return "state", "", f"{fact.phase}{profile}{left}: {fact.because}"
         case facts.ServiceAsked():
             return "service", "", f"{fact.service} says {fact.outcome} in {seconds_text(fact.seconds)}: {fact.because}"
         case facts.FleetLoaded():

@@ -86,8 +86,12 @@ def read_answer(body: bytes, prefix: str) -> Target | Wrong:
         return Wrong(str(bad))
 
 
-def expand_cmdline(cmdline: str, prefix: str, link: Mapping[str, go_template.Function]) -> str:
-    """The kernel command line for one machine; link: what URL and ID do with a location that was resolved.
+def expand_cmdline(
+    cmdline: str, prefix: str, link: Mapping[str, go_template.Function], words: Mapping[str, str] | None = None
+) -> str:
+    """The kernel command line for one machine.
+
+    link: what URL and ID do with a location that was resolved; words: what stands for itself ({{ PHONE_HOME }}).
 
     Raises go_template.TemplateError; a line break in what comes out is one, too (Pixiecore: "couldn't get a boot
     script").
@@ -102,7 +106,8 @@ def expand_cmdline(cmdline: str, prefix: str, link: Mapping[str, go_template.Fun
 
         return call
 
-    text = go_template.expand(cmdline, {name: resolved(function) for name, function in link.items()})
+    functions = {name: resolved(function) for name, function in link.items()}
+    text = go_template.expand(cmdline, functions, words or {})
     if "\n" in text:
         raise go_template.TemplateError("the command line has a line break")
     return text
@@ -182,9 +187,13 @@ def _target(said: _Fields, prefix: str, *, bootinfo_alone: bool) -> Target:
         raise _Bad(f"initrd is {_kind(initrds)} where a list should be")
     if len(initrds) > MAX_INITRDS:
         raise _Bad(f"more than {MAX_INITRDS} initrds")
+    install: dict[str, object] = {"install": True} if said.get("install") is True else {}
+    if said.get("done") == "hand-over":
+        install["done"] = "hand-over"
     return Target(
         because,
         profile,
+        variables=install,
         kernel=_image(given, "kernel", prefix),
         initrds=tuple(_image(initrd, "initrd", prefix) for initrd in initrds),
         cmdline=_cmdline(said.get("cmdline")),

@@ -23,8 +23,9 @@ class TemplateError(Exception):
     """The template cannot be made into text; the text says why, and where."""
 
 
-def expand(text: str, functions: Mapping[str, Function]) -> str:
-    """`text` with its actions replaced by what they give. Raises TemplateError."""
+def expand(text: str, functions: Mapping[str, Function], words: Mapping[str, str] | None = None) -> str:
+    """`text` with its actions replaced by what they give; words: functions that take nothing. Raises TemplateError."""
+    known: dict[str, Function | str] = {**functions, **(words or {})}
     if len(text) > MAX_TEXT:
         raise TemplateError(f"a template of more than {MAX_TEXT} characters")
     out: list[str] = []
@@ -41,7 +42,7 @@ def expand(text: str, functions: Mapping[str, Function]) -> str:
         inside = begin + 2
         if text[inside : inside + 1] == "-" and text[inside + 1 : inside + 2] in _SPACE_OR_END:
             literal, inside = literal.rstrip(_SPACE), inside + 1
-        value, at, trim = _action(text, inside, functions)
+        value, at, trim = _action(text, inside, known)
         out += (literal, value)
         size += len(literal) + len(value)
         if size > MAX_TEXT:
@@ -79,7 +80,7 @@ _KEYWORDS = ("if", "else", "end", "range", "with", "template", "define", "block"
 _MAX_NESTING = 8
 
 
-def _action(text: str, at: int, functions: Mapping[str, Function]) -> tuple[str, int, bool]:
+def _action(text: str, at: int, functions: Mapping[str, Function | str]) -> tuple[str, int, bool]:
     """What the action whose inside begins at `at` gives, where it ends, and whether it trims what follows."""
     inside = at
     while text[inside : inside + 1] in _SPACE_OR_END:
@@ -102,7 +103,7 @@ class _Reader:
     kind, token   of the token at hand; at: where the next one begins; trims: the action ended in "-}}"
     """
 
-    def __init__(self, text: str, at: int, functions: Mapping[str, Function]) -> None:
+    def __init__(self, text: str, at: int, functions: Mapping[str, Function | str]) -> None:
         self._text = text
         self._functions = functions
         self.at = at
@@ -156,10 +157,15 @@ class _Reader:
         return token[1:-1] if kind == "raw" else _unquote(token)
 
     def _call(self, name: str, arguments: list[str | int]) -> str | int:
-        if name in self._functions:
+        function = self._functions.get(name)
+        if isinstance(function, str):
+            if arguments:
+                raise TemplateError(f"{name} takes nothing")
+            return function
+        if function is not None:
             if len(arguments) != 1 or not isinstance(arguments[0], str):
                 raise TemplateError(f"{name} takes one text")
-            return self._functions[name](arguments[0])
+            return function(arguments[0])
         if name in _KEYWORDS:
             raise TemplateError(f"{name} is not supported here")
         match name, arguments:

@@ -32,6 +32,9 @@ MACHINES = 4096  # boots under way whose octets are counted; the oldest is forgo
 OPTIONAL = ("revocations", "shim_certificate", "pxelinux.cfg", "grub.cfg", "command.lst", "fs.lst", "crypto.lst")
 """Parts of names that loaders try and do without (shim 16, PXELINUX, GRUB): their absence is no news."""
 
+POSTED = ("done",)
+"""Rooms that take a POST."""
+
 SCRIPT = "autoexec.ipxe"  # what iPXE asks the directory it came from for (interface/efi/efi_autoexec.c)
 
 
@@ -82,6 +85,8 @@ class Answers:
     def http(self, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream | Later:
         path = request.path.lstrip("/")
         room, _, rest = path.partition("/")
+        if request.method == "POST" and room not in POSTED:
+            return Reply(405, b"nothing is posted here\n", headers=(("Allow", "GET, HEAD"),))
         if path == "boot.ipxe":
             return self._script(request, peer)
         if room == "boot":

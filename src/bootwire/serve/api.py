@@ -27,6 +27,7 @@ from bootwire.policy.target import Decision, Image, Silence, Target, Traits
 from bootwire.serve.content import Record
 from bootwire.serve.images import Images
 from bootwire.serve.mode import Decider, House, Link, RenderError, Room, StartError
+from bootwire.serve.seals import Seals
 from bootwire.wire.text import printable
 
 if TYPE_CHECKING:
@@ -123,8 +124,9 @@ class ApiDecider:
             names["other"] += 1
             return link(Image(location), f"other/{names['other'] - 1}")
 
+        home = {"PHONE_HOME": str(target.variables.get("phone_home", ""))}
         try:
-            cmdline = boot_api.expand_cmdline(target.cmdline, self._service.url, {"URL": give, "ID": give})
+            cmdline = boot_api.expand_cmdline(target.cmdline, self._service.url, {"URL": give, "ID": give}, home)
         except TemplateError as error:
             raise RenderError(f"the boot service's cmdline cannot be used: {error}") from None
         return replace(target, cmdline=cmdline)
@@ -233,10 +235,14 @@ class ApiMode:
         self.lines: Sequence[str] = (f"Service   {service.url} says what each machine boots",)
         self.warnings: Sequence[str] = ()
         self.upstreams = images.upstreams
+        self.seals: Seals | None = images.seals
         self._images = images
 
     def link(self, machine: str, base: str) -> Link:
         return self._images.link(machine, base)
+
+    def named(self, profile: str, traits: Traits) -> Target | None:
+        return None
 
     def open(self, house: House) -> None:
         self._decider.record = house.record

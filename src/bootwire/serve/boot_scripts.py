@@ -101,6 +101,8 @@ class Scripts:
             final = self._decider.render(decision, traits, link)
         except RenderError as error:
             return Script(apology("its boot text could not be made, see the server's journal", ours), f"{error}")
+        if final.local:
+            return Script(go_on(f"own disk: {final.because}", ours), f"its own disk: {final.because}")
         because = final.because or "static mode: every machine gets this kernel"
         if final.script:
             return Script(final.script.encode(), because)

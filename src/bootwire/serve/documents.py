@@ -60,13 +60,18 @@ class Documents:
         self._base: Callable[[str], str] = lambda ours: f"http://{ours}"
         self._used: OrderedDict[str, str] = OrderedDict()  # token and name -> when and by whom
         self._lock = threading.Lock()
-        self.decide: Callable[[Traits], Decision] | None = None
+        self.decide: Callable[[Traits], Decision | None] | None = None
+        self._home: Callable[[str, str], str] = lambda machine, base: ""
 
     def open(self, house: House) -> None:
         self._record = house.record
         self._machine_at = house.boot_server.machine_at
         self._traits_of = house.boot_server.traits_of
         self._base = house.base
+        if house.decide is not None:
+            self.decide = house.decide
+        if house.phone_home is not None:
+            self._home = house.phone_home
 
     def values(
         self, target: Target, traits: Traits, link: Link, secret: Callable[[str], str] | None = None, token: str = ""
@@ -110,6 +115,7 @@ class Documents:
             "url": url,
             "seed": seed,
             "secret": secret or no_secret,
+            "phone_home": self._home(traits.machine, link.base),
         }
 
     def room(self, rest: str, request: Request, peer: Peer) -> Missing | Reply:

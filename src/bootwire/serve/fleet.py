@@ -25,6 +25,7 @@ from bootwire.serve.content import Record
 from bootwire.serve.documents import Documents
 from bootwire.serve.images import Images
 from bootwire.serve.mode import Decider, House, Link, RenderError, Room, StartError
+from bootwire.serve.seals import Seals
 from bootwire.serve.sources import SourceError, examine, is_url
 from bootwire.serve.static import suits
 from bootwire.serve.templates import BadTemplate, Templates
@@ -136,7 +137,7 @@ class _Loading:
             program=profile.program,
             bootinfo=bootinfo_text.read(profile.bootinfo) if profile.bootinfo else None,
             files=files,
-            variables={**profile.variables, **({"install": True} if profile.install else {})},
+            variables={**profile.variables, **({"install": True, "done": profile.done} if profile.install else {})},
         )
 
     def _recognised(
@@ -220,7 +221,23 @@ def choose(loaded: Loaded, traits: Traits) -> Choice:
     if rule is None:
         return Choice(Silence(f"no rule of {loaded.fleet.name} with a profile is about it"), match, None, name)
     (step,) = (step for step in match.trail if step.rule is rule)
-    base = loaded.targets[rule.profile]
+    target = _made(loaded, rule.profile, traits, match, name)
+    return Choice(replace(target, because=f"{rule.title}: {step.because}"), match, rule, name)
+
+
+def named(loaded: Loaded, profile: str, traits: Traits) -> Target | None:
+    """What a machine gets of a profile whatever its rules say; None where there is no such profile."""
+    if profile not in loaded.targets:
+        return None
+    match = loaded.rules.match(traits, final=True)
+    name = next((rule.name for rule in match.applying if rule.machine), traits.machine.replace(":", "-"))
+    target = _made(loaded, profile, traits, match, name)
+    return replace(target, because=f"profile {profile}, which it was armed with")
+
+
+def _made(loaded: Loaded, profile: str, traits: Traits, match: Match, name: str) -> Target:
+    """A profile's target with all variables of one machine."""
+    base = loaded.targets[profile]
     variables: dict[str, object] = {**loaded.fleet.variables}
     for key, network in loaded.fleet.networks.items():
         if _inside(traits, network.subnet):
@@ -229,7 +246,7 @@ def choose(loaded: Loaded, traits: Traits) -> Choice:
     for applying in reversed(match.applying):
         variables |= applying.variables
     variables["name"] = name
-    return Choice(replace(base, because=f"{rule.title}: {step.because}", variables=variables), match, rule, name)
+    return replace(base, variables=variables)
 
 
 class FleetDecider:
@@ -286,6 +303,7 @@ class FleetMode:
         self.catalog: Mapping[str, Blob] = {}
         self.rooms: Mapping[str, Room] = {"image": images.room, "doc": self._documents.room}
         self.upstreams = images.upstreams
+        self.seals: Seals | None = images.seals
         self.lines: Sequence[str] = (f"Fleet     {path}: {loaded.summary}",)
         self.warnings: Sequence[str] = loaded.warnings
         self._watching: asyncio.Task[None] | None = None
@@ -298,6 +316,9 @@ class FleetMode:
 
     def link(self, machine: str, base: str) -> Link:
         return self._images.link(machine, base)
+
+    def named(self, profile: str, traits: Traits) -> Target | None:
+        return named(self._loaded, profile, traits)
 
     def open(self, house: House) -> None:
         self._record = house.record

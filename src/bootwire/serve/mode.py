@@ -14,6 +14,7 @@ from bootwire.assets.catalog import Blob
 from bootwire.boot_server import BootServer
 from bootwire.policy.target import Decision, Image, Target, Traits
 from bootwire.serve.content import Content, Later, Missing, Peer, Record, Reply, Upstream
+from bootwire.serve.seals import Seals
 from bootwire.serve.upstreams import Upstreams
 from bootwire.wire.http import Request
 
@@ -70,13 +71,17 @@ class Decider(Protocol):
 class House:
     """What a Mode may use once the server runs.
 
-    base  "http://192.0.2.1:8080" for one of our addresses
+    base        "http://192.0.2.1:8080" for one of our addresses
+    decide      what a machine boots, boot states looked at
+    phone_home  where a machine says that it is done, by its MAC and our base URL
     """
 
     control: asyncio.AbstractEventLoop
     record: Record
     boot_server: BootServer
     base: Callable[[str], str]
+    decide: Callable[[Traits], Decision | None] | None = None
+    phone_home: Callable[[str, str], str] | None = None
 
 
 class Mode(Protocol):
@@ -85,6 +90,7 @@ class Mode(Protocol):
     catalog   what /boot/<mac>/ and TFTP serve beside the loaders
     rooms     first parts of HTTP paths that it serves itself
     upstreams how other servers are asked for images
+    seals     makes and opens tokens in URLs; None for a mode that gives the same to everybody
     lines     for the person who starts the server; warnings go to the journal
     """
 
@@ -92,11 +98,15 @@ class Mode(Protocol):
     catalog: Mapping[str, Blob]
     rooms: Mapping[str, Room]
     upstreams: Upstreams
+    seals: Seals | None
     lines: Sequence[str]
     warnings: Sequence[str]
 
     def link(self, machine: str, base: str) -> Link:
         """Where `machine` gets images from. Any thread."""
+
+    def named(self, profile: str, traits: Traits) -> Target | None:
+        """What a machine gets of a profile by its name; None where there is none of that name. Any thread."""
 
     def open(self, house: House) -> None:
         """The server is about to run: start watching files, open sessions … In the control loop."""

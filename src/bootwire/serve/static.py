@@ -9,8 +9,9 @@ from bootwire.assets.catalog import Blob, LocalFile
 from bootwire.assets.kernels import Image as Recognised
 from bootwire.assets.kernels import Refusal, check_initrd, check_kernel
 from bootwire.assets.scripts import boot_url, check_text
-from bootwire.policy.target import Image, Target
+from bootwire.policy.target import Image, Target, Traits
 from bootwire.serve.mode import Decider, House, Link, Plain, Room, StartError
+from bootwire.serve.seals import Seals
 from bootwire.serve.sources import Examined, SourceError, examine, split_list
 from bootwire.serve.upstreams import Settings as UpstreamSettings
 from bootwire.serve.upstreams import Upstreams
@@ -51,6 +52,7 @@ class StaticMode:
         self.lines: Sequence[str] = lines
         self.warnings: Sequence[str] = [f"{given}: {image.warning}" for given, image in found if image.warning]
         self.upstreams = Upstreams(upstream)
+        self.seals: Seals | None = None
         self.rooms: Mapping[str, Room] = {}
         self.decider: Decider = Plain(
             Target(
@@ -65,6 +67,9 @@ class StaticMode:
 
     def link(self, machine: str, base: str) -> Link:
         return Link(base, lambda _image, name: boot_url(base, machine, name))
+
+    def named(self, profile: str, traits: Traits) -> Target | None:
+        return None
 
     def open(self, house: House) -> None:
         pass

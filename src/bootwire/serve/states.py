@@ -1,0 +1,191 @@
+"""Boot states around any mode: who is armed may install, who says it is done goes on with its disk. Kept on disk.
+
+A `States` stands between the server and a mode's decider. What is in force is in memory, so that a decision waits for
+no disk; each change is on its way there before anybody acts on it, and is read back at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bootwire.facts import HandedOver, Record, StateChanged, Warned
+from bootwire.policy import states as policy
+from bootwire.policy.states import State
+from bootwire.policy.target import Decision, Target, Traits
+from bootwire.serve.content import Missing, Peer, Reply
+from bootwire.serve.content import Record as Tell
+from bootwire.serve.mode import Decider, Link, Room
+from bootwire.serve.seals import Seals
+from bootwire.wire.http import Request
+
+if TYPE_CHECKING:
+    from bootwire.serve.store import Store
+
+ROOM = "done"  # first part of the path that machines phone home to
+WRITE_SECONDS = 5.0  # that somebody who arms a machine waits for the disk
+LIFETIME = 7 * 86400.0  # seconds that a phone-home URL holds: the longest installation, and some
+
+_TABLES = (
+    """CREATE TABLE machine_states (
+        machine TEXT PRIMARY KEY, phase TEXT NOT NULL, profile TEXT NOT NULL, tries INTEGER NOT NULL,
+        until REAL NOT NULL, since REAL NOT NULL, serial INTEGER NOT NULL, because TEXT NOT NULL
+    ) STRICT""",
+)
+_COLUMNS = "machine, phase, profile, tries, until, since, serial, because"
+
+
+class States:
+    """A decider around another. Any thread.
+
+    named    what a machine gets of a profile by its name, None where the mode has none of that name
+    """
+
+    def __init__(
+        self,
+        inner: Decider,
+        store: Store,
+        seals: Seals,
+        named: Callable[[str, Traits], Target | None] | None = None,
+        record: Tell = lambda fact: None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._inner = inner
+        self._store = store
+        self._seals = seals
+        self._named = named
+        self._record = record
+        self._wall = wall
+        self._lock = threading.Lock()
+        store.tables("states", _TABLES)
+        rows = store.ask(f"SELECT {_COLUMNS} FROM machine_states")
+        self._states: dict[str, State] = {row[0]: State(*row) for row in rows}
+        self.rooms: Mapping[str, Room] = {ROOM: self.room}
+
+    # --- a decider ------------------------------------------------------------------------------------------------
+
+    @property
+    def smbios(self) -> bool:
+        return self._inner.smbios
+
+    def known(self, traits: Traits) -> Decision | None:
+        state = self.state(traits.machine)
+        decision: Decision | None = None
+        if state.may_install and state.profile and self._named is not None:
+            decision = self._named(state.profile, traits)
+        if decision is None:
+            decision = self._inner.known(traits)
+        return None if decision is None else policy.allowed(decision, state)
+
+    async def ask(self, traits: Traits) -> None:
+        await self._inner.ask(traits)
+
+    def render(self, target: Target, traits: Traits, link: Link) -> Target:
+        """The texts; a boot script that installs is a try. `phone_home` is where the installed system reports."""
+        state = self.state(traits.machine)
+        if target.variables.get("install") and state.may_install:
+            state = self._change(traits.machine, policy.began)
+            if not state.may_install:
+                return self._inner.render(replace(target, kernel=None, local=True, because=state.because), traits, link)
+        variables = {**target.variables, "phone_home": self.home(traits.machine, link.base)}
+        return self._inner.render(replace(target, variables=variables), traits, link)
+
+    # --- what machines report -------------------------------------------------------------------------------------
+
+    def home(self, machine: str, base: str) -> str:
+        """The URL that says: this machine has finished what it is doing now. One use."""
+        serial = self.state(machine).serial
+        return f"{base}/{ROOM}/{self._seals.seal(ROOM, machine, (str(serial),), self._wall(), LIFETIME)}"
+
+    def room(self, rest: str, request: Request, peer: Peer) -> Missing | Reply:
+        """GET or POST of a phone-home URL. Reporting twice is refused, and told."""
+        sealed = self._seals.open(ROOM, rest.partition("/")[0], self._wall())
+        if isinstance(sealed, str):
+            return Missing(sealed, forbidden=True)
+        machine, serial = sealed.machine, int(sealed.what[0])
+        if request.method == "HEAD":
+            return Reply(200, b"done\n", machine=machine)
+        refused = self._report(machine, serial, f"it phoned home from {peer.address}")
+        if refused:
+            self._record(Warned(machine, f"a report from {peer.address} counts for nothing: {refused}"))
+            return Missing(refused, machine, forbidden=True)
+        return Reply(200, b"done\n", machine=machine)
+
+    def note(self, record: Record) -> None:
+        """Facts of the journal: a hand-over ends an installation whose profile says that it does."""
+        if not isinstance(record.fact, HandedOver):
+            return
+        state = self.state(record.fact.machine)
+        if state.phase == "installing":
+            target = self._named(state.profile, Traits(state.machine, stage="other")) if self._named else None
+            if target is not None and target.variables.get("done") == "hand-over":
+                self._report(
+                    state.machine, state.serial, "its kernel was started, which is all that its profile asks for"
+                )
+
+    def _report(self, machine: str, serial: int, how: str) -> str:
+        """Why a report counts for nothing, or ""."""
+        why = ""
+
+        def change(state: State, now: float) -> State:
+            nonlocal why
+            state = policy.looked_at(state, now)
+            found = policy.done(state, serial, now, how)
+            if isinstance(found, str):
+                why = found
+                return state
+            return found
+
+        self._change(machine, change)
+        return why
+
+    # --- what operators do ----------------------------------------------------------------------------------------
+
+    def state(self, machine: str) -> State:
+        """Of one machine, now."""
+        state = self._states.get(machine) or State(machine)
+        return policy.looked_at(state, self._wall())
+
+    def all(self) -> Sequence[State]:
+        """Of all machines that ever were armed, by MAC."""
+        return [policy.looked_at(state, self._wall()) for _, state in sorted(self._states.items())]
+
+    def arm(self, machine: str, profile: str, tries: int = policy.TRIES, within: float = policy.WITHIN) -> State:
+        """Raises ValueError: no such profile, or numbers that make no sense."""
+        if profile and self._named is not None and self._named(profile, Traits(machine, stage="other")) is None:
+            raise ValueError(f"no profile is called {profile!r}")
+        return self._change(machine, lambda state, now: policy.arm(state, profile, now, tries, within), wait=True)
+
+    def disarm(self, machine: str) -> State:
+        return self._change(machine, policy.disarm, wait=True)
+
+    def _change(self, machine: str, change: Callable[[State, float], State], wait: bool = False) -> State:
+        """One change at a time; it is on its way to the disk before anybody acts on it. wait: until it is there."""
+        with self._lock:
+            before = self._states.get(machine) or State(machine)
+            state = change(before, self._wall())
+            if state == before:
+                return state
+            self._states[machine] = state
+            values = (
+                machine, state.phase, state.profile, state.tries, state.until, state.since, state.serial, state.because
+            )  # fmt: skip
+            sql = f"INSERT OR REPLACE INTO machine_states ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            written = self._store.do(lambda connection: connection.execute(sql, values).rowcount)
+        written.add_done_callback(lambda future: self._kept(machine, future))
+        if wait:
+            with contextlib.suppress(TimeoutError, sqlite3.Error):
+                written.result(WRITE_SECONDS)
+        self._record(StateChanged(machine, state.phase, state.profile, state.tries, state.because))
+        return state
+
+    def _kept(self, machine: str, written: Future[int]) -> None:
+        if (error := written.exception()) is not None:
+            what = f"the state of {machine} cannot be kept ({error}): after a restart it is what it was before"
+            self._record(Warned(machine, what, "mend the state directory"))

@@ -1,0 +1,160 @@
+"""Boot states around a mode: kept over restarts, reported once, and shown in what machines get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bootwire.facts import Fact, HandedOver, Record, StateChanged, Warned
+from bootwire.policy.target import Decision, Image, Target, Traits
+from bootwire.serve.content import Missing, Peer, Reply
+from bootwire.serve.mode import Link
+from bootwire.serve.seals import Seals
+from bootwire.serve.states import States
+from bootwire.serve.store import Store
+from bootwire.wire.http import Request
+
+MAC = "52:54:00:12:34:56"
+INSTALL = Target("rule 3", "debian", kernel=Image("/k"), cmdline="x", variables={"install": True, "done": "phone-home"})
+PROFILES = {
+    "debian": INSTALL,
+    "quick": Target("", "quick", kernel=Image("/k"), variables={"install": True, "done": "hand-over"}),
+}
+PEER = Peer("192.0.2.57", 1, "192.0.2.1")
+BOOT = Traits(MAC, stage="script")
+GET = Request("GET", "/done/x", (), {})
+LINK = Link("http://192.0.2.1", lambda image, name: name)
+
+
+class Rules:
+    """A decider that says the same to everybody."""
+
+    smbios = False
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        self.rendered: list[Target] = []
+
+    def known(self, traits: Traits) -> Decision:
+        return self.decision
+
+    async def ask(self, traits: Traits) -> None:
+        pass
+
+    def render(self, target: Target, traits: Traits, link: Link) -> Target:
+        self.rendered.append(target)
+        return target
+
+
+class Kept:
+    def __init__(self, folder: Path, decision: Decision = INSTALL) -> None:
+        self.now = 1_700_000_000.0
+        self.facts: list[Fact] = []
+        self.rules = Rules(decision)
+        self.store = Store(folder)
+        self.states = States(
+            self.rules, self.store, Seals(bytes(32)), lambda profile, _: PROFILES.get(profile), self.facts.append,
+            lambda: self.now,
+        )  # fmt: skip
+
+    def boot(self) -> Target:
+        """What a boot's script is made of."""
+        decision = self.states.known(BOOT)
+        assert isinstance(decision, Target)
+        return decision if decision.local else self.states.render(decision, BOOT, LINK)
+
+    def report(self, url: str, method: str = "GET") -> Reply | Missing:
+        return self.states.room(url.rpartition("/")[2], Request(method, "/done", (), {}), PEER)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path)
+
+
+def test_armed_installed_and_then_its_own_disk(kept: Kept) -> None:
+    assert kept.boot().local
+    kept.states.arm(MAC, "", tries=1)
+    home = str(kept.boot().variables["phone_home"])
+    assert home.startswith("http://192.0.2.1/done/")
+    assert isinstance(kept.report(home), Reply)
+    after = kept.boot()
+    assert after.local
+    assert "it phoned home from 192.0.2.57" in after.because
+    assert [fact.phase for fact in kept.facts if isinstance(fact, StateChanged)] == ["armed", "installing", "installed"]
+
+
+def test_a_report_with_the_same_token_is_refused_and_told(kept: Kept) -> None:
+    kept.states.arm(MAC, "")
+    home = str(kept.boot().variables["phone_home"])
+    assert isinstance(kept.report(home, "POST"), Reply)
+    again = kept.report(home)
+    assert isinstance(again, Missing)
+    assert again.forbidden
+    assert "reported already" in again.because
+    assert any(isinstance(fact, Warned) and "counts for nothing" in fact.what for fact in kept.facts)
+
+
+def test_looking_at_the_url_reports_nothing(kept: Kept) -> None:
+    kept.states.arm(MAC, "")
+    home = str(kept.boot().variables["phone_home"])
+    kept.report(home, "HEAD")
+    assert kept.states.state(MAC).phase == "installing"
+
+
+@pytest.mark.parametrize("token", ["", "AAAA", "../x"])
+def test_a_forged_report_counts_for_nothing(kept: Kept, token: str) -> None:
+    kept.states.arm(MAC, "")
+    kept.boot()
+    assert isinstance(kept.report(f"http://x/done/{token}"), Missing)
+    assert kept.states.state(MAC).phase == "installing"
+
+
+def test_states_outlive_the_server(tmp_path: Path) -> None:
+    first = Kept(tmp_path)
+    first.states.arm(MAC, "quick", tries=2)
+    first.boot()
+    home = first.states.home(MAC, "http://x")
+    first.store.close()
+    second = Kept(tmp_path)
+    assert second.states.state(MAC) == first.states.state(MAC)
+    assert isinstance(second.report(home), Reply)
+    second.store.close()
+    assert Kept(tmp_path).states.state(MAC).phase == "installed"
+
+
+def test_a_machine_is_armed_with_a_profile_that_its_rules_do_not_name(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, Target("rule 1", local=True))
+    kept.states.arm(MAC, "debian")
+    assert kept.boot().profile == "debian"
+
+
+def test_no_profile_no_arming(kept: Kept) -> None:
+    with pytest.raises(ValueError, match="no profile is called 'debain'"):
+        kept.states.arm(MAC, "debain")
+    assert kept.states.all() == []
+
+
+def test_a_hand_over_ends_what_asks_for_no_more(kept: Kept) -> None:
+    kept.states.arm(MAC, "quick")
+    kept.boot()
+    kept.states.note(Record(0.0, 0, HandedOver(MAC, "192.0.2.57", 1, 1.0)))
+    assert kept.states.state(MAC).phase == "installed"
+
+
+def test_a_hand_over_is_no_end_for_what_phones_home(kept: Kept) -> None:
+    kept.states.arm(MAC, "debian")
+    kept.boot()
+    kept.states.note(Record(0.0, 0, HandedOver(MAC, "192.0.2.57", 1, 1.0)))
+    assert kept.states.state(MAC).phase == "installing"
+
+
+def test_tries_run_out(kept: Kept) -> None:
+    kept.states.arm(MAC, "", tries=1)
+    assert not kept.boot().local
+    kept.now += 3600
+    assert kept.boot().local
+    assert kept.states.state(MAC).phase == "failed"
+    kept.now += 3600
+    assert kept.boot().local
