@@ -14,6 +14,7 @@ import resource
 import shlex
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 from collections.abc import Sequence
@@ -47,11 +48,14 @@ from bootwire.serve.http import Limits as HttpLimits
 from bootwire.serve.interfaces import Interface, InterfaceError, choose
 from bootwire.serve.journal import Journal
 from bootwire.serve.loop import Loop
-from bootwire.serve.mode import House, Mode, Room, StartError
+from bootwire.serve.machines import Machines
+from bootwire.serve.mode import Decider, House, Mode, Room, StartError
 from bootwire.serve.ports import taken
 from bootwire.serve.programs import ProgramSettings, programs
 from bootwire.serve.reports import ReportReceiver
+from bootwire.serve.states import States
 from bootwire.serve.static import Static, StaticMode
+from bootwire.serve.store import Store
 from bootwire.serve.syslog import SyslogReceiver
 from bootwire.serve.tftp import Limits as TftpLimits
 from bootwire.serve.tftp import TftpServer
@@ -127,6 +131,7 @@ class _Server:
         self._echo: Echo | None = None
         self._reports = ReportReceiver(self._record, lambda at: self._boot_server.machine_at(at), self._learn)
         self._page = ""
+        self._decider: Decider = mode.decider
 
     def run(self) -> int:
         chosen = _choose(self._settings.interfaces)
@@ -155,29 +160,38 @@ class _Server:
             program=self._programs.name,
         )
         settings = ServerSettings(self._http_port, self._settings.mode, offerings)
-        self._boot_server = BootServer(settings, mode.decider.known, self._hardware)
-        rooms = {**mode.rooms, **self._with_bootinfo()}
+        self._desk = Desk(self._journal, loaders.state_directory(self._settings.state_dir), self._settings.web)
+        self._machines = Machines(self._desk.store, self._reports.known)
+        states = self._with_states(self._desk.store)
+        decider = self._decider
+        self._boot_server = BootServer(settings, decider.known, self._hardware)
+        rooms = {**mode.rooms, **(states.rooms if states else {}), **self._with_bootinfo()}
         self._answers = Answers(
             {**mode.catalog, **loaders.catalog(self._loaders), **self._programs.catalog},
             first_script=lambda machine, ours: autoexec(self._base(ours), machine, ours),
-            boot_script=Scripts(self._boot_server, mode.decider, self._base, mode.link),
+            boot_script=Scripts(self._boot_server, decider, self._base, mode.link),
             rooms=rooms,
             machine_at=self._boot_server.machine_at,
             published=self._published,
             record=self._record,
         )
         self._journal.subscribe(self._note)
-        self._desk = Desk(self._journal, loaders.state_directory(self._settings.state_dir), self._settings.web)
+        if states:
+            self._journal.subscribe(states.note)
         thread = threading.Thread(target=self._transfers.run, name="transfers", daemon=True)
         capture: Capture | None = None
         try:
             self._open_rest(control, chosen)
             if self._bootinfo:
                 await self._bootinfo.open_door()
-            mode.open(House(control, self._record, self._boot_server, self._base))
+            home = states.home if states else None
+            mode.open(House(control, self._record, self._boot_server, self._base, decider.known, home))
             if self._settings.pcap:
                 capture = self._capture(self._settings.pcap, chosen)
-            self._page = await self._desk.open(self._progress)
+            from bootwire.web.manage import Manage  # a third of a second, once everything answers
+
+            manage = Manage(states, lambda: loaders.listed(self._loaders), self._machines.listed)
+            self._page = await self._desk.open(self._progress, [manage])
             self._say_ready(chosen)
             self._journal.start()
             thread.start()
@@ -208,6 +222,17 @@ class _Server:
             await asyncio.to_thread(self._desk.finish)
 
     # --- opening ------------------------------------------------------------------------------------------------
+
+    def _with_states(self, store: Store) -> States | None:
+        """What may be installed is looked at before anything is decided, where the mode tells machines apart."""
+        if self._mode.seals is None:
+            return None
+        try:
+            states = States(self._mode.decider, store, self._mode.seals, self._mode.named, self._record)
+        except sqlite3.Error as error:
+            raise StartError(f"the boot states cannot be read: {error}\n  try  --state-dir DIR") from None
+        self._decider = states
+        return states
 
     def _open_http(self, chosen: Sequence[Interface]) -> None:
         ports = [self._http_port]
@@ -243,7 +268,7 @@ class _Server:
                 limits=self._tftp_limits,
                 single_port=self._settings.tftp_single_port,
             )
-            self._dhcp = DhcpEdge(self._boot_server, chosen, self._record, self._mode.decider.ask)
+            self._dhcp = DhcpEdge(self._boot_server, chosen, self._record, self._decider.ask)
             self._dhcp.open(control)
             if self._bootinfo:
                 self._bootinfo.open(control, chosen)
@@ -265,9 +290,7 @@ class _Server:
         settings = self._settings.bootinfo
         if settings is None:
             return {}
-        decisions = BootinfoDecisions(
-            self._boot_server, self._mode.decider, self._mode.link, self._base, settings.answer
-        )
+        decisions = BootinfoDecisions(self._boot_server, self._decider, self._mode.link, self._base, settings.answer)
         state = loaders.state_directory(self._settings.state_dir)
         self._bootinfo = BootinfoService(settings, decisions, self._boot_server.machine_at, self._record, state)
         return {MEMORY_FS: decisions.memory_fs}
@@ -415,6 +438,7 @@ class _Server:
 
     def _learn(self, record: inventory.Machine) -> None:
         """A program on a bare machine told what that is."""
+        self._machines.keep(record)
         told = record.hardware
         self._boot_server.note_traits(
             Traits(

@@ -332,6 +332,71 @@ def serve(settings: Settings, images: ImageSettings, config: str) -> int:
     return run(settings, FleetMode(config, open_images(images, trusted=True)))
 
 
+WEB_OPTION = click.option(
+    "--web", default="127.0.0.1:8067", show_default=True, envvar="BOOTWIRE_WEB", metavar="ADDRESS:PORT",
+    help="Where the server's management port is.",
+)  # fmt: skip
+
+
+@main.command()
+@STATE_OPTION
+@WEB_OPTION
+@JSON_OPTION
+def machines(state_dir: str | None, web: str, as_json: bool) -> None:
+    """What machines there are: their last boot, what they may install, what they are."""
+    from bootwire.serve.loaders import state_directory
+    from bootwire.serve.machines import run
+
+    finish(lambda: run(click.echo, state_directory(state_dir), web, as_json))
+
+
+@main.command()
+@click.option("-n", "--count", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many.")
+@STATE_OPTION
+@WEB_OPTION
+@JSON_OPTION
+def boots(count: int, state_dir: str | None, web: str, as_json: bool) -> None:
+    """The last boots, newest first, and what became of each."""
+    from bootwire.serve.loaders import state_directory
+    from bootwire.serve.machines import run_boots
+
+    finish(lambda: run_boots(click.echo, state_directory(state_dir), web, count, as_json))
+
+
+@main.command()
+@click.argument("machine")
+@click.option("--profile", default="", metavar="NAME", help="What it installs.  [default: what it is decided to boot]")
+@click.option("--tries", default=3, show_default=True, type=click.IntRange(1, 100), help="In how many boots at most.")
+@click.option("--within", default="24h", show_default=True, metavar="TIME", help="Until when: 30m, 2h, 7d.")
+@STATE_OPTION
+@WEB_OPTION
+@JSON_OPTION
+def arm(machine: str, profile: str, tries: int, within: str, state_dir: str | None, web: str, as_json: bool) -> None:
+    """Let MACHINE (its MAC) install once. Nothing is installed on a machine that is not armed."""
+    from bootwire.serve.loaders import state_directory
+    from bootwire.serve.machines import run_order
+    from bootwire.serve.managing import seconds
+
+    def run() -> int:
+        order = {"profile": profile, "tries": tries, "within": seconds(within)}
+        return run_order(click.echo, state_directory(state_dir), web, machine, "arm", order, as_json)
+
+    finish(run)
+
+
+@main.command()
+@click.argument("machine")
+@STATE_OPTION
+@WEB_OPTION
+@JSON_OPTION
+def disarm(machine: str, state_dir: str | None, web: str, as_json: bool) -> None:
+    """Take the arming of MACHINE back."""
+    from bootwire.serve.loaders import state_directory
+    from bootwire.serve.machines import run_order
+
+    finish(lambda: run_order(click.echo, state_directory(state_dir), web, machine, "disarm", {}, as_json))
+
+
 @main.command()
 @click.argument("config")
 @JSON_OPTION

@@ -169,6 +169,11 @@ def run_list(echo: Echo, state: Path, given: str | None = None, as_json: bool = 
     return 0 if found else 1
 
 
+def listed(loaders: Mapping[str, Loader]) -> list[dict[str, object]]:
+    """What each is, as JSON objects."""
+    return [_as_dict(loader) for loader in loaders.values()]
+
+
 def run_fetch(
     echo: Echo,
     state: Path,

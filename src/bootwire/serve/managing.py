@@ -63,18 +63,6 @@ def table(rows: list[list[str]], head: tuple[str, ...]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def machines(state: Path, where: str) -> list[dict[str, Any]]:
-    """Every machine that is known: its last boot, its boot state, what it reported of itself."""
-    found: dict[str, dict[str, Any]] = {}
-    for boot in call(state, where, "/api/machines"):
-        found[boot["machine"]] = {"machine": boot["machine"], "boot": boot}
-    for one in call(state, where, "/api/states"):
-        found.setdefault(one["machine"], {"machine": one["machine"]})["state"] = one
-    for record in call(state, where, "/api/inventory"):
-        found.setdefault(record["machine"], {"machine": record["machine"]})["hardware"] = record
-    return [found[machine] for machine in sorted(found)]
-
-
 def ago(wall: float, now: Callable[[], float] = time.time) -> str:
     """ "3 min ago"."""
     gone = max(0, int(now() - wall))

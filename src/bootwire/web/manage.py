@@ -39,15 +39,19 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Manage:
-    """GET /api/states, /api/states/MAC, /api/assets; POST /api/states/MAC/arm and …/disarm.
+    """GET /api/states, /api/states/MAC, /api/assets, /api/inventory; POST /api/states/MAC/arm and …/disarm.
 
-    states  None where nothing can be armed (static mode)
-    assets  the boot loader files at hand, as `bootwire assets list --json` has them
+    states     None where nothing can be armed (static mode)
+    assets     the boot loader files at hand
+    inventory  what machines reported of themselves
     """
 
-    def __init__(self, states: Arming | None, assets: Callable[[], list[Json]]) -> None:
+    def __init__(
+        self, states: Arming | None, assets: Callable[[], list[Json]], inventory: Callable[[], list[Json]]
+    ) -> None:
         self._states = states
         self._assets = assets
+        self._inventory = inventory
 
     def add_to(self, application: web.Application) -> None:
         application.router.add_get("/api/states", self._all)
@@ -55,6 +59,7 @@ class Manage:
         application.router.add_post("/api/states/{machine}/arm", self._arm)
         application.router.add_post("/api/states/{machine}/disarm", self._disarm)
         application.router.add_get("/api/assets", self._list)
+        application.router.add_get("/api/inventory", self._reported)
 
     async def _all(self, _: web.Request) -> web.Response:
         return _answer([dataclasses.asdict(state) for state in self._states.all()] if self._states else [])
@@ -78,6 +83,9 @@ class Manage:
 
     async def _list(self, _: web.Request) -> web.Response:
         return _answer(self._assets())
+
+    async def _reported(self, _: web.Request) -> web.Response:
+        return _answer(await asyncio.to_thread(self._inventory))
 
     def _found(self) -> Arming:
         if self._states is None:
