@@ -182,6 +182,7 @@ def test_machines_with_keys_are_served_and_those_without_are_not_where_keys_are_
     answer = ("--bootinfo-answer", "partition 2")
     server = Server(here, kernel, *state, *answer, "--bootinfo-keys", str(keys), "--bootinfo-demand-keys")
     server.ready()
+    server.until("warning", fix=f"chmod 600 {keys}")
     status, said, _ = ended(run(there, "ask", "10.9.0.1", "--keys", str(keys)))
     assert (status, said) == (0, "partition 2\n")
     server.until("bootinfo-ask", how="sealed", machine="52:54:00:12:34:56")

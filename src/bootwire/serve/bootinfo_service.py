@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,11 +34,13 @@ class BootinfoSettings:
     answer  what every machine is told, None: what follows from what it shall boot
     keys    identity -> key for seals; "*" is everybody's who has none of its own
     demand  tell machines without a seal nothing
+    shared  the file of keys, if others may read it, else ""
     """
 
     answer: Boot | None = None
     keys: Mapping[str, bytes] = field(default_factory=dict)
     demand: bool = False
+    shared: str = ""
 
 
 def chosen(on: bool, answer: str | None, keys: str | None, demand: bool) -> BootinfoSettings | None:
@@ -49,7 +52,8 @@ def chosen(on: bool, answer: str | None, keys: str | None, demand: bool) -> Boot
     try:
         boot = None if answer is None else read(answer)
         held = {} if keys is None else bootinfo_keys.parse(_octets(keys), keys)
-        return BootinfoSettings(boot, held, demand)
+        shared = keys if keys is not None and os.stat(keys).st_mode & 0o077 else ""
+        return BootinfoSettings(boot, held, demand, shared)
     except ValueError as error:
         raise StartError(str(error), 2) from None
     except OSError as error:
@@ -86,6 +90,7 @@ class BootinfoService:
         self._edge: BootinfoEdge | None = None
         self._control: Control | None = None
         self._state = state
+        self._shared = settings.shared
         self._loop: asyncio.AbstractEventLoop
 
     def open(self, loop: asyncio.AbstractEventLoop, interfaces: Sequence[Interface]) -> None:
@@ -98,6 +103,8 @@ class BootinfoService:
 
     async def open_door(self) -> None:
         """Take orders. Where that cannot be, a warning says so: machines are answered all the same."""
+        if self._shared:
+            self._record(Warned("", f"others may read the keys in {self._shared}", f"chmod 600 {self._shared}"))
         control = Control(self._state, {"order": self._order, "waiting": self._waiting})
         try:
             await control.open()
