@@ -429,6 +429,13 @@ def test_a_machine_that_was_reset_while_its_boot_program_ran_gets_it_again():
         boots.note_loader_served(MAC, PROGRAM, (xid * 20 + 1) * S)
 
 
+def test_a_loader_fetched_before_the_boot_program_is_not_what_it_went_on_to():
+    boots = server(offerings=HELLO)
+    file_at(boots, crippled(1), S)
+    boots.note_loader_served(VBOX, "bios/undionly.kpxe", 2 * S)
+    assert file_at(boots, replace(discover("ipxe-bios-discover", xid=2), chaddr=crippled(1).chaddr), 5 * S) == PROGRAM
+
+
 def test_whatever_is_fetched_after_a_boot_program_counts_as_going_on():
     boots = server(offerings=HELLO)
     file_at(boots, discover("ipxe-bios-discover"), S)

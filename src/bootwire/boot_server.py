@@ -406,15 +406,15 @@ class BootServer:
             memory = self._machines.get(machine)
             if memory is None:
                 continue
-            if name == _FOLLOWED:
-                memory.followed_at = at
-            elif name == _BOOTS:
-                memory.followed_at = None
+            if name == _BOOTS:
+                memory.program_begins()
             elif name in self.settings.offerings.programs:
-                memory.followed_at = None
+                memory.program_begins(fetched=True)
                 self._it_worked(memory)
             elif name:
-                memory.followed_at = at
+                memory.follows(at)
+                if name == _FOLLOWED:
+                    continue
                 memory.took(name, at)
                 self._it_worked(memory)
             else:
@@ -541,7 +541,8 @@ class _Machine:
     served: tuple[str, ...] = ()  # loaders fetched whole in this boot, until one can do all that it needs
     served_at: Ns = 0
     lived: bool = False  # a loader has shown itself in this boot
-    followed_at: Ns | None = None  # when something was fetched after the boot program, until that shows itself
+    programmed: bool = False  # the boot program was fetched in this boot
+    followed_at: Ns | None = None  # when something else was fetched after it
     dead: tuple[str, ...] = ()  # loaders that were fetched in earlier boots and never did
     address: str = ""
 
@@ -596,10 +597,17 @@ class _Machine:
         if self.served or not self.lived:
             self.served, self.served_at = (*self.served[-7:], name), at
 
+    def program_begins(self, *, fetched: bool = False) -> None:
+        self.programmed, self.followed_at = fetched, None
+
+    def follows(self, at: Ns) -> None:
+        if self.programmed:
+            self.followed_at = at
+
     def _new_boot(self, client: Client, firmware: bool, now: Ns) -> None:
         """Forget what belongs to the boot before; a loader that died in it is remembered until one lives."""
         if firmware:
-            self.followed_at = None
+            self.program_begins()
         if firmware or not self.served:
             self.decided = ""
         if firmware:

@@ -15,7 +15,7 @@ from bootwire.observe import prose
 from bootwire.policy import inventory
 from bootwire.programs.build import main
 from disks import LINUX_DATA, UNIQUE, code, gpt_disk, logical, mbr_disk
-from lab_bench import BOOTWIRE, MAC, PATIENCE, Bench
+from lab_bench import BOOTWIRE, MAC, PATIENCE, Bench, type_at_prompt
 
 pytestmark = pytest.mark.e2e
 
@@ -89,6 +89,25 @@ def test_hello_reports_what_the_machine_is_and_goes_on_to_a_kernel(bench: Bench,
     ]
     assert [name for _, name in booted.loaders][-1] == "bios/undionly.kpxe"
     assert "The server has it" in booted.machine.text
+
+
+def test_hello_over_the_pxe_of_undionly(bench: Bench) -> None:
+    """As on a machine whose ROM is no iPXE: what it is offered there, undionly, has a PXE stack of its own."""
+    with bench:
+        bench.start_dhcp()
+        bench.serve("bios", more=["--program", "hello"])
+        machine = bench.power_on("bios")
+        machine.wait_for("Press Ctrl-B for the iPXE command line", 30)
+        machine.type("\x02")
+        machine.wait_for("iPXE> ", 10)
+        type_at_prompt(machine, "ifconf --configurator dhcp net0")
+        machine.type(f"chain tftp://{BOOTWIRE}/bios/undionly.kpxe\r")
+        booted = bench.finish(machine)
+    assert booted.token in booted.command_line.split()
+    (report,) = [fact for fact in booted.facts if isinstance(fact, facts.ReportReceived)]
+    assert inventory.from_text(report.record).nic == "1af4:1000"
+    names = [fact.name for fact in booted.delivered if fact.protocol == "tftp"]
+    assert names == ["bios/undionly.kpxe", "bios/hello.pxe", "bios/undionly.kpxe"]
 
 
 def test_the_first_boot_program_of_the_guide_runs(bench: Bench, tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ void poke(u32 physical, const void *from, u32 octets);  /* below 1 MiB */
 void reboot(void) __attribute__((noreturn));
 #define NEAR(pointer) ((u32)(pointer))
 #define SEGMENT 0x6000
-#define SCRATCH 0x5000                /* segment of 64 KiB for disks and packets */
 
 /* disk.c */
 struct disk { u8 number; u8 flags; u16 sector_size; u64 sectors; u32 cylinders; u16 heads, spt; char name[32]; };
