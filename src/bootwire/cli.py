@@ -528,6 +528,54 @@ def assets_verify(state_dir: str | None, loaders: str | None, as_json: bool) -> 
     finish(lambda: run_verify(click.echo, state_directory(state_dir), loaders, as_json))
 
 
+@main.command()
+@click.argument("source", default="http://127.0.0.1:8067")
+@click.option(
+    "--token-file", envvar="BOOTWIRE_TOKEN_FILE", metavar="FILE", default="",
+    help="A copy of the server's web-token, to watch another machine's server.",
+)  # fmt: skip
+@click.option("--once", is_flag=True, help="Every machine in one line, as it is now, and the end.")
+def watch(source: str, token_file: str, once: bool) -> None:
+    """What happens, live: machines, stages, progress, speed, verdicts.
+
+    SOURCE is a running server's page, or JSON lines of one (bootwire boot … --json): a file, or - for standard input.
+    At a terminal: arrows choose a machine, Enter opens its boot, / filters, q quits. Elsewhere: a line for each change.
+    """
+    from bootwire.app import StartError
+    from bootwire.watch import WatchError, open_source, run
+
+    def checked() -> int:
+        try:
+            return run(open_source(source, token_file), once=once)
+        except WatchError as error:
+            raise StartError(str(error)) from None
+
+    finish(checked)
+
+
+@main.command()
+@click.argument("one")
+@click.argument("other")
+@click.option("--page", envvar="BOOTWIRE_PAGE", metavar="URL", default="http://127.0.0.1:8067", show_default=True,
+              help="The running server to ask.")  # fmt: skip
+@click.option(
+    "--token-file", envvar="BOOTWIRE_TOKEN_FILE", metavar="FILE", default="",
+    help="A copy of the server's web-token, to ask another machine's server.",
+)  # fmt: skip
+@STATE_OPTION
+@JSON_OPTION
+def diff(one: str, other: str, page: str, token_file: str, state_dir: str | None, as_json: bool) -> None:
+    """What differs between two boots: stages, options, files, sizes, times, verdict.
+
+    ONE and OTHER are each a boot's number, a machine's MAC (its last boot; MAC~1 is the one before), or a file of JSON
+    lines (its last boot; FILE:MAC the last one of a machine). A running server is asked, else its state directory.
+    Exit status 0: they went the same way; 1: they did not.
+    """
+    from bootwire.compare import run
+
+    finish(lambda: run(one, other, page, token_file, state_dir, as_json))
+
+
 def card_options(command: Callable[..., int]) -> Callable[..., None]:
     """The options of commands that may use a network card of their own, gathered into one Card value or None."""
 

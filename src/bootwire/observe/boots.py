@@ -221,6 +221,10 @@ class Boots:
             self._open[boot.number] = boot
         return told
 
+    def knows(self, fact: Fact) -> bool:
+        """Whether a fact is about a machine: all that `take` looks at."""
+        return bool(fact.machine or self._machine_of(fact))
+
     def tick(self, now: int) -> list[Verdict]:
         """What can be said by now (monotonic nanoseconds) of boots of which nothing more was heard."""
         told: list[Verdict] = []

@@ -50,14 +50,17 @@ _INTERRUPTED = "the server was stopped meanwhile"
 class Timeline:
     """What happened to which machine. `take` is for the journal's thread; the rest for any.
 
+    reading  only what is stored is read, beside a server that may be writing it
+
     Raises sqlite3.Error at construction where the store's boots cannot be used.
     """
 
-    def __init__(self, store: Store, record: Journal) -> None:
+    def __init__(self, store: Store, record: Journal, *, reading: bool = False) -> None:
         store.tables("boots", _TABLES)
         self._store = store
         self._record = record
-        store.put("UPDATE boots SET state = 'unknown', because = ? WHERE state = 'running'", (_INTERRUPTED,))
+        if not reading:
+            store.put("UPDATE boots SET state = 'unknown', because = ? WHERE state = 'running'", (_INTERRUPTED,))
         ((last,),) = store.ask("SELECT coalesce(max(number), 0) FROM boots")
         self._boots = Boots(first=last + 1)
         self._lock = threading.Lock()
@@ -67,6 +70,8 @@ class Timeline:
 
     def take(self, record: Record) -> None:
         """A record of the journal."""
+        if not self._boots.knows(record.fact):
+            return
         with self._lock:
             told = self._boots.take(record)
         self._tell(told)

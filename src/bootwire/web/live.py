@@ -46,7 +46,7 @@ class Hub:
         self._briefs = briefs
         self._changes = changes
         self._readers: set[_Reader] = set()
-        self._fresh: deque[Json] = deque(maxlen=LOG)
+        self._fresh: deque[Record] = deque(maxlen=4 * LOG)
         self._log: deque[Json] = deque(maxlen=LOG)
         self._octets = 0
         self._number = 0
@@ -55,17 +55,10 @@ class Hub:
         """Readers that were let go of because they were too slow."""
 
     def take(self, record: Record) -> None:
-        """A record of the journal: a line of the log, and octets for the speed."""
-        fact = record.fact
-        if isinstance(fact, TransferDone):
-            self._octets += fact.octets
-        if prose.is_milestone(fact):
-            step, address, text = prose.parts(fact)
-            self._number += 1
-            self._fresh.append({
-                "id": self._number, "wall": round(record.wall, 3), "machine": fact.machine, "address": address,
-                "step": step, "text": text, "kind": fact.kind, "state": getattr(fact, "state", ""),
-            })  # fmt: skip
+        """A record of the journal. It is put into words when somebody may see it: a storm brings far more."""
+        if type(record.fact) is TransferDone:
+            self._octets += record.fact.octets
+        self._fresh.append(record)
 
     def log(self) -> list[Json]:
         """The last lines of the journal, the oldest first."""
@@ -129,9 +122,18 @@ class Hub:
         self._readers.clear()
 
     def _gather(self) -> list[Json]:
-        lines = []
+        lines: list[Json] = []
         while self._fresh:
-            lines.append(self._fresh.popleft())
+            record = self._fresh.popleft()
+            fact = record.fact
+            if prose.is_milestone(fact):
+                step, address, text = prose.parts(fact)
+                self._number += 1
+                lines.append({
+                    "id": self._number, "wall": round(record.wall, 3), "machine": fact.machine, "address": address,
+                    "step": step, "text": text, "kind": fact.kind, "state": getattr(fact, "state", ""),
+                })  # fmt: skip
+        lines = lines[-LOG:]
         self._log.extend(lines)
         return lines
 
