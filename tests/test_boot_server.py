@@ -402,7 +402,7 @@ def test_a_loader_whose_last_block_was_never_acknowledged_is_not_taken_for_dead(
     assert file_at(boots, discover("intel-bios-discover", xid=2), 30 * S) == "bios/undionly.kpxe"
 
 
-PROGRAM = "bios/hello.pxe"
+PROGRAM = "programs/bios/hello.pxe"
 HELLO = replace(ALL, programs=frozenset({PROGRAM}), program="hello")
 
 

@@ -107,7 +107,7 @@ def test_hello_over_the_pxe_of_undionly(bench: Bench) -> None:
     (report,) = [fact for fact in booted.facts if isinstance(fact, facts.ReportReceived)]
     assert inventory.from_text(report.record).nic == "1af4:1000"
     names = [fact.name for fact in booted.delivered if fact.protocol == "tftp"]
-    assert names == ["bios/undionly.kpxe", "bios/hello.pxe", "bios/undionly.kpxe"]
+    assert names == ["bios/undionly.kpxe", "programs/bios/hello.pxe", "bios/undionly.kpxe"]
 
 
 def test_the_first_boot_program_of_the_guide_runs(bench: Bench, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_whole_boot_has_every_stage_with_its_time_and_octets() -> None:
         "initrd": (4.25, 5.5, 40_001_000, 2),
         "hand-over": (6.0, 6.0, 0, 0),
     }
-    assert tuple(boot.stages) == tuple(name for name in STAGES if name not in ("pxe", "alive"))
+    assert tuple(boot.stages) == tuple(name for name in STAGES if name not in ("pxe", "program", "alive"))
     assert (boot.client, boot.address, boot.seconds, boot.handed_over) == ("UEFI x64", IP, 6.0, True)
     assert (boot.discovers, boot.loader_transfers, boot.resent, boot.failures) == (2, 1, 1468, 0)
 
@@ -115,6 +115,26 @@ def test_the_oldest_boots_are_forgotten() -> None:
 ])  # fmt: skip
 def test_a_name_tells_its_stage(name: str, stage: str) -> None:
     assert stage_of(name) == stage
+
+
+def test_a_boot_program_is_a_stage_and_its_reset_is_another_boot_without_a_verdict() -> None:
+    """Five times in a row: told by bootinfo to start over, it does."""
+    story = [(20.0 * i + j, fact) for i in range(5) for j, fact in enumerate(
+        (discover("iPXE 1.0.0 BIOS"), done("programs/bios/ask.pxe", 11_600, 0.5, "tftp"))
+    )]  # fmt: skip
+    boots = fold(*story).all()
+    assert [list(boot.stages) for boot in boots] == [["discover", "program"]] * 5
+    assert all(boot.verdict is None for boot in boots)
+
+
+def test_a_loader_after_a_boot_program_belongs_to_the_same_boot() -> None:
+    (boot,) = fold(
+        (0, discover("iPXE 1.0.0 BIOS")),
+        (1, done("programs/bios/hello.pxe", 14_600, 0.5, "tftp")),
+        (5, done("bios/undionly.kpxe", 75_000, 0.5, "tftp")),
+        (8, discover("iPXE 2.0.0 BIOS")),
+    ).all()
+    assert list(boot.stages) == ["discover", "program", "loader"]
 
 
 def test_every_kind_of_fact_can_be_folded() -> None:

@@ -233,15 +233,17 @@ def test_the_same_values_give_the_same_answer():
 
 # --- boot programs --------------------------------------------------------------------------------------------------
 
-HELLO = Offerings(loaders=ALL.loaders, programs=frozenset({"bios/hello.pxe", "x86_64/hello.efi"}), program="hello")
+HELLO = Offerings(
+    loaders=ALL.loaders, programs=frozenset({"programs/bios/hello.pxe", "programs/x86_64/hello.efi"}), program="hello"
+)
 
 
 @pytest.mark.parametrize(
     ("name", "recipe", "program"),
     [
-        ("intel-bios-discover", "direct", "bios/hello.pxe"),
-        ("ipxe-bios-discover", "ipxe", "bios/hello.pxe"),
-        ("edk2-x64-discover", "binl", "x86_64/hello.efi"),
+        ("intel-bios-discover", "direct", "programs/bios/hello.pxe"),
+        ("ipxe-bios-discover", "ipxe", "programs/bios/hello.pxe"),
+        ("edk2-x64-discover", "binl", "programs/x86_64/hello.efi"),
     ],
 )
 def test_a_boot_program_comes_before_any_loader(name, recipe, program):

@@ -41,14 +41,14 @@ def served(found: Programs, name: str) -> Content:
 def test_ours_are_always_there_and_told_what_the_operator_chose(name: str):
     found = programs(ProgramSettings(name, "", "local-disk", 2), UNDIONLY)
     assert (found.name, found.own) == (name, False)
-    told = parameters.read(served(found, f"bios/{name}.pxe").data or b"")
+    told = parameters.read(served(found, f"programs/bios/{name}.pxe").data or b"")
     assert told == Parameters("bios/undionly.kpxe", "local-disk", 2)
 
 
 def test_without_a_program_ours_are_there_for_profiles_that_name_one():
     found = programs(ProgramSettings(), {})
     assert found.name == ""
-    assert found.names == {"bios/hello.pxe", "bios/ask.pxe"}
+    assert found.names == {"programs/bios/hello.pxe", "programs/bios/ask.pxe"}
 
 
 def test_a_file_that_changes_is_served_as_it_is_now(tmp_path: Path):
@@ -56,9 +56,9 @@ def test_a_file_that_changes_is_served_as_it_is_now(tmp_path: Path):
     file.write_bytes(b"one")
     found = programs(ProgramSettings(str(file)), {})
     assert (found.name, found.own) == ("my_first", True)
-    before = served(found, "bios/my_first.pxe")
+    before = served(found, "programs/bios/my_first.pxe")
     file.write_bytes(b"two")
-    after = served(found, "bios/my_first.pxe")
+    after = served(found, "programs/bios/my_first.pxe")
     assert (before.data, after.data) == (b"one", b"two")
     assert before.key != after.key
     assert before.etag != after.etag
@@ -68,7 +68,7 @@ def test_a_file_of_ones_own_is_filled_in_where_it_has_the_block(tmp_path: Path):
     file = tmp_path / "x.pxe"
     file.write_bytes(b"\xe9\xbd\0\0" + MAGIC.ljust(300, b"\0"))
     found = programs(ProgramSettings(str(file), "lpxelinux.0"), UNDIONLY)
-    told = parameters.read(served(found, "bios/x.pxe").data or b"")
+    told = parameters.read(served(found, "programs/bios/x.pxe").data or b"")
     assert told is not None
     assert told.next == "lpxelinux.0"
 
@@ -76,7 +76,7 @@ def test_a_file_of_ones_own_is_filled_in_where_it_has_the_block(tmp_path: Path):
 def test_an_efi_file_goes_to_machines_of_its_processor(tmp_path: Path):
     file = tmp_path / "mine.efi"
     file.write_bytes(pe("arm64"))
-    assert "arm64/mine.efi" in programs(ProgramSettings(str(file)), {}).names
+    assert "programs/arm64/mine.efi" in programs(ProgramSettings(str(file)), {}).names
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from bootwire.observe import rules
 from bootwire.observe.names import optional
 from bootwire.observe.names import stage_of as stage_of
 
-STAGES = ("discover", "address", "pxe", "loader", "script", "kernel", "initrd", "hand-over", "alive")
+STAGES = ("discover", "address", "pxe", "program", "loader", "script", "kernel", "initrd", "hand-over", "alive")
 """In the order in which a boot passes them; initrds are one stage, however many there are. pxe: port 4011."""
 
 KEPT = 1_024
@@ -300,7 +300,7 @@ class Boots:
             if "alive" not in boot.stages and since < CAME_BACK:
                 return [self._say(boot, rules.came_back(boot, since))]
             return []
-        if boot.verdict:
+        if boot.verdict or boot.stage == "program":  # what its program told and did is in the timeline
             return []
         quiet = max(after - boot.progressed, 0.0)
         found = rules.judge(boot, quiet, self._leases(record.at)) or rules.started_over(boot, quiet)
@@ -390,6 +390,8 @@ def _begins_anew(record: Record, boot: Boot) -> bool:
         return True
     is_ipxe = "ipxe" in (fact.client + fact.user_class).lower()
     if not is_ipxe and ("loader" in boot.stages or "script" in boot.stages):
+        return True
+    if boot.stage == "program":  # it goes on with a loader of ours, or starts over
         return True
     return (record.at - boot.started) / 1e9 - boot.last > rules.NEW_ATTEMPT
 

@@ -13,7 +13,9 @@ _OPTIONAL = (
 
 
 def stage_of(name: str) -> str:
-    """What a file is for, by the name it is served under: loader, script, kernel, initrd, or "" for others."""
+    """What a file is for, by the name it is served under: program, loader, script, kernel, initrd, or "" for others."""
+    if name.startswith("programs/") or "/programs/" in name:
+        return "program"
     if name == "kernel" or name.endswith("/kernel"):
         return "kernel"
     if name == "initrd" or "initrd/" in name:

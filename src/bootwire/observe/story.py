@@ -19,6 +19,7 @@ BARS = 80
 
 DOING = {
     "": "seen", "discover": "asks for a boot", "address": "has an address", "pxe": "asks port 4011",
+    "program": "runs its program",
     "loader": "has its loader", "script": "has its script", "kernel": "has its kernel", "initrd": "has its initrd",
     "hand-over": "kernel started", "alive": "the system is up",
 }  # fmt: skip

@@ -33,7 +33,7 @@ class Offerings:
     loaders    catalog names of the boot loaders at hand: "x86_64/snponly.efi", "bios/undionly.kpxe" …
     suits      loader directories of the processors that the kernel runs on ("x86_64", "bios"); empty: not known
     raspberry  the published directory holds a Raspberry Pi's boot files
-    programs   catalog names of the boot programs at hand: "bios/hello.pxe", "x86_64/hello.efi" …
+    programs   catalog names of the boot programs at hand: "programs/bios/hello.pxe", "programs/x86_64/hello.efi" …
     program    the one that runs before any loader, without platform and extension ("hello"); "" for none
     """
 
@@ -139,7 +139,7 @@ def _program(client: Client, offerings: Offerings, history: History) -> tuple[st
     """Catalog name of the boot program that this machine runs now, "" for none; and what a person should know."""
     if not offerings.program or history.programmed or client.kind is Kind.HTTP:
         return "", ()
-    names = [f"{one}/{offerings.program}.{'pxe' if one == 'bios' else 'efi'}" for one in client.platforms]
+    names = [f"programs/{one}/{offerings.program}.{'pxe' if one == 'bios' else 'efi'}" for one in client.platforms]
     name = next((name for name in names if name in offerings.programs), "")
     if name or not client.platforms:
         return name, ()

@@ -58,7 +58,7 @@ def programs(settings: ProgramSettings, loaders: Mapping[str, object]) -> Progra
         raise StartError(f"--program: {error}", 2) from None
     catalog = {}
     for name in OURS:
-        blob = _blob(f"bios/{name}.pxe", BIOS / f"{name}.pxe", filled)
+        blob = _blob(f"programs/bios/{name}.pxe", BIOS / f"{name}.pxe", filled)
         catalog[blob.name] = blob
     if settings.program in ("", *OURS):
         return Programs(settings.program, catalog)
@@ -67,7 +67,7 @@ def programs(settings: ProgramSettings, loaders: Mapping[str, object]) -> Progra
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in path.stem) or "program"
     if name in OURS:
         name += "-own"
-    blob = _blob(f"{platform}/{name}{'.pxe' if platform == 'bios' else '.efi'}", path.absolute(), filled)
+    blob = _blob(f"programs/{platform}/{name}{'.pxe' if platform == 'bios' else '.efi'}", path.absolute(), filled)
     return Programs(name, {**catalog, blob.name: blob}, own=True)
 
 

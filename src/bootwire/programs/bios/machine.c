@@ -73,6 +73,7 @@ void poke(u32 physical, const void *from, u32 octets) {
 
 void reboot(void) {
   u16 cold = 0;
+  for (u32 start = ticks(); since(start) < TICKS(1);) {} /* a serial console has what was said by then */
   poke(0x472, &cold, 2);
   asm volatile("movb $0xFE, %%al\n\toutb %%al, $0x64" ::: "eax"); /* the keyboard controller pulls reset */
   for (u32 start = ticks(); since(start) < TICKS(1);) {}
