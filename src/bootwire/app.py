@@ -32,7 +32,7 @@ from bootwire.policy import inventory
 from bootwire.policy.decide import Offerings
 from bootwire.policy.inventory import Hardware
 from bootwire.policy.target import Traits
-from bootwire.serve import loaders
+from bootwire.serve import loaders, systemd
 from bootwire.serve.answers import SCRIPT, Answers
 from bootwire.serve.boot_scripts import Scripts
 from bootwire.serve.bootinfo_decisions import ROOM as MEMORY_FS
@@ -115,7 +115,7 @@ class _Server:
     def __init__(self, settings: Settings, mode: Mode) -> None:
         self._settings = settings
         self._mode = mode
-        self._journal = Journal(1, json=settings.json, verbose=settings.verbose > 0)
+        self._journal = _open_journal(settings)
         self._record = self._journal.record
         self._transfers = Loop()
         self._http_limits, self._tftp_limits = _limits(_raise_descriptors())
@@ -474,6 +474,18 @@ class _Server:
         if not self._settings.json:
             with contextlib.suppress(OSError):
                 os.write(1, f"{prose.HEADER}\n".encode())
+
+
+def _open_journal(settings: Settings) -> Journal:
+    """Lines on stdout; entries with fields instead where stdout is the systemd journal."""
+    verbose = settings.verbose > 0
+    if not settings.json and systemd.is_output(1):
+        with contextlib.suppress(OSError):
+            entries = systemd.SystemdJournal(verbose=verbose)
+            journal = Journal()
+            journal.subscribe(entries.take)
+            return journal
+    return Journal(1, json=settings.json, verbose=verbose)
 
 
 def _raise_descriptors() -> int:

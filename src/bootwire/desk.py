@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bootwire.facts import Listening, Warned
-from bootwire.serve import ports
+from bootwire.serve import ports, traces
 from bootwire.serve.journal import Journal
 from bootwire.serve.mode import StartError
 from bootwire.serve.store import Store
@@ -43,6 +43,7 @@ class Desk:
         self._where = where(WEB if web is None else web)
         self.store, self.timeline = self._open_store()
         self._site: Site | None = None
+        self._traces: traces.Traces | None = None
         self._task: asyncio.Task[None] | None = None
         journal.subscribe(self.timeline.take)
 
@@ -52,6 +53,7 @@ class Desk:
         progress  asked twice a second; parts: what else has routes on the management port
         """
         url = await self._open_site(parts) if self._where else ""
+        self._open_traces()
         self._task = asyncio.create_task(self._judge(progress), name="verdicts")
         return url
 
@@ -66,6 +68,8 @@ class Desk:
 
     def finish(self) -> None:
         """Store what is known, after the journal's last record."""
+        if self._traces:
+            self._traces.close()
         self.timeline.flush()
         self.store.close()
 
@@ -112,6 +116,17 @@ class Desk:
         self._journal.record(Listening("", "web", address, site.port))
         shown = f"[{address}]" if ":" in address else address
         return f"http://{shown}:{site.port}/"
+
+    def _open_traces(self) -> None:
+        if not traces.wanted():
+            return
+        try:
+            self._traces = traces.Traces(self.timeline.boot)
+        except ImportError as error:
+            what = f"traces are asked for in the environment ({traces.VARIABLES[0]}), and {error.name} is not installed"
+            self._journal.record(Warned("", what, "pip install 'bootwire[otel]'"))
+        else:
+            self._journal.subscribe(self._traces.take)
 
     def _complain(self, error: OSError, address: str, port: int) -> None:
         if error.errno == errno.EADDRINUSE:
