@@ -49,6 +49,7 @@ from bootwire.serve.interfaces import Interface, InterfaceError, choose
 from bootwire.serve.journal import Journal
 from bootwire.serve.loop import Loop
 from bootwire.serve.machines import Machines
+from bootwire.serve.memory_fs import MemoryFsScripts
 from bootwire.serve.mode import Decider, House, Mode, Room, StartError
 from bootwire.serve.ports import taken
 from bootwire.serve.programs import ProgramSettings, programs
@@ -166,10 +167,11 @@ class _Server:
         decider = self._decider
         self._boot_server = BootServer(settings, decider.known, self._hardware)
         rooms = {**mode.rooms, **(states.rooms if states else {}), **self._with_bootinfo()}
+        self._scripts = MemoryFsScripts(Scripts(self._boot_server, decider, self._base, mode.link), self._base)
         self._answers = Answers(
             {**mode.catalog, **loaders.catalog(self._loaders), **self._programs.catalog},
             first_script=lambda machine, ours: autoexec(self._base(ours), machine, ours),
-            boot_script=Scripts(self._boot_server, decider, self._base, mode.link),
+            boot_script=self._scripts,
             rooms=rooms,
             machine_at=self._boot_server.machine_at,
             published=self._published,
@@ -420,6 +422,7 @@ class _Server:
         """What the DHCP side must know of the transfers (called in the journal's thread)."""
         fact = record.fact
         self._answers.note(fact)
+        self._scripts.note(fact)
         if self._bootinfo:
             self._bootinfo.note(record)
         if isinstance(fact, TransferDone) and fact.machine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,21 @@ def test_ask_boots_the_memory_file_system_it_is_told_of(bench: Bench) -> None:
     assert booted.machine.said(rf"told: a memory file system: http://{BOOTWIRE}(:\d+)?/mfs/")
     (answer,) = [fact for fact in booted.facts if isinstance(fact, facts.BootinfoAnswered)]
     assert answer.answer.startswith("memory http://")
+
+
+def test_ask_boots_a_memory_file_system_by_a_url_of_elsewhere(bench: Bench, tmp_path: Path) -> None:
+    files = tmp_path / "files" / "linux-mfs"
+    with bench:
+        files.mkdir(parents=True)
+        shutil.copy(bench.linux.kernel, files / "bzImage")
+        shutil.copy(bench.initrds[0], files / "rootfs.cpio.gz")
+        bench.start_dhcp()
+        answer = f"memory http://{BOOTWIRE}/files/linux-mfs -- console=ttyS0 by=url"
+        bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", answer, "--files", str(files.parent)])
+        booted = bench.finish(bench.power_on("bios"))
+    assert booted.command_line == "console=ttyS0 by=url"
+    names = [fact.name for fact in booted.delivered if fact.protocol == "http"]
+    assert {"linux-mfs/bzImage", "linux-mfs/rootfs.cpio.gz"} <= {name.removeprefix("files/") for name in names}
 
 
 @pytest.mark.parametrize(
