@@ -39,10 +39,12 @@ class Problem:
 
 
 class ImageEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An image with its digest."""
+    """An image with what it must be: a digest, a detached signature by one of `keys` (a file)."""
 
     location: str
     sha256: str = ""
+    signature: str = ""
+    keys: str = ""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -234,9 +236,13 @@ class _Reader:
         for key in ("initrd", "cmdline"):
             if getattr(profile, key) and profile.kernel is None:
                 self._problem((*path, key), f"{key} without a kernel")
-        for name, digest in _digests(profile):
-            if not re.fullmatch(r"[0-9a-fA-F]{64}|", digest):
-                self._problem((*path, name), f"the sha256 of {name} is no 64 hexadecimal digits", "run  sha256sum FILE")
+        for name, image in images(profile):
+            at, _, _ = name.partition("/")
+            if not re.fullmatch(r"[0-9a-f]{64}|", image.sha256):
+                self._problem((*path, at), f"the sha256 of {at} is no 64 hexadecimal digits", "run  sha256sum FILE")
+            if bool(image.signature) != bool(image.keys):
+                what = "a signature of {} without keys to check it with" if image.signature else "keys of {}, unused"
+                self._problem((*path, at), what.format(at), 'give both:  signature = "…", keys = "FILE"')
         for key in (*profile.documents, *profile.files):
             if not re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*", key) or ".." in key.split("/"):
                 self._problem(
@@ -373,23 +379,20 @@ class _Reader:
         return self._lines.get(path, 1)
 
 
-def images(profile: Profile) -> Iterator[tuple[str, str, str]]:
-    """Name ("kernel", "initrd/0", "files/x"), location and digest of each image of a profile."""
+def images(profile: Profile) -> Iterator[tuple[str, ImageEntry]]:
+    """Name ("kernel", "initrd/0", "files/x") and what is said of each image of a profile."""
     if profile.kernel is not None:
-        yield "kernel", *_image(profile.kernel)
+        yield "kernel", _image(profile.kernel)
     for number, initrd in enumerate(_list(profile.initrd)):
-        yield f"initrd/{number}", *_image(initrd)
+        yield f"initrd/{number}", _image(initrd)
     for name, one in profile.files.items():
-        yield f"files/{name}", *_image(one)
+        yield f"files/{name}", _image(one)
 
 
-def _image(given: str | ImageEntry) -> tuple[str, str]:
-    return (given, "") if isinstance(given, str) else (given.location, given.sha256.lower())
-
-
-def _digests(profile: Profile) -> Iterator[tuple[str, str]]:
-    for name, _, digest in images(profile):
-        yield name.partition("/")[0], digest
+def _image(given: str | ImageEntry) -> ImageEntry:
+    if isinstance(given, str):
+        return ImageEntry(given)
+    return ImageEntry(given.location, given.sha256.lower(), given.signature, given.keys)
 
 
 def _list(value: Any) -> list[Any]:

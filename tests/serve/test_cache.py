@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bootwire.facts import Fact, ImageFetched, ImageRefused, Warned
+from bootwire.policy.target import Image
 from bootwire.serve import cache as module
 from bootwire.serve.cache import Cache, NotFetched
 from bootwire.serve.content import Content, Missing
@@ -121,9 +122,9 @@ def test_an_image_is_fetched_once_and_then_served_from_disk(kept: Kept) -> None:
     with origin(serving(IMAGE)) as there:
 
         async def story(cache: Cache) -> None:
-            assert cache.lookup(there.url, SHA256, "kernel") is None
-            await asyncio.gather(*(cache.ensure(there.url, SHA256) for _ in range(200)))
-            assert octets(cache.lookup(there.url, SHA256, "kernel")) == IMAGE
+            assert cache.lookup(Image(there.url, SHA256), "kernel") is None
+            await asyncio.gather(*(cache.ensure(Image(there.url, SHA256)) for _ in range(200)))
+            assert octets(cache.lookup(Image(there.url, SHA256), "kernel")) == IMAGE
 
         kept.run(story)
         assert len(there.heads) == 1
@@ -135,8 +136,8 @@ def test_a_wrong_digest_is_never_served_and_says_both(kept: Kept) -> None:
     wrong = "ab" * 32
 
     async def story(cache: Cache) -> None:
-        await cache.ensure(there.url, wrong)
-        found = cache.lookup(there.url, wrong, "kernel")
+        await cache.ensure(Image(there.url, wrong))
+        found = cache.lookup(Image(there.url, wrong), "kernel")
         assert isinstance(found, Missing)
         assert wrong in found.because
         assert SHA256 in found.because
@@ -152,7 +153,7 @@ def test_an_upstream_that_dies_is_gone_on_with(kept: Kept, dies_after: tuple[int
     with origin(serving(IMAGE, dies_after=dies_after)) as there:
 
         async def story(cache: Cache) -> None:
-            assert (await cache.fetch(there.url, SHA256)).size == len(IMAGE)
+            assert (await cache.fetch(Image(there.url, SHA256))).size == len(IMAGE)
 
         kept.run(story)
         assert [bool(re.search("(?i)^range:", head, re.M)) for head in there.heads] == [False] + [True] * len(
@@ -166,10 +167,10 @@ def test_an_upstream_that_stays_dead_is_a_named_failure_and_tried_again_later(ke
 
         async def story(cache: Cache) -> None:
             with pytest.raises(NotFetched, match=r"127.0.0.1 .*(ended too early|broke the connection)"):
-                await cache.fetch(there.url, "")
-            assert isinstance(cache.lookup(there.url, "", "kernel"), Missing)
+                await cache.fetch(Image(there.url, ""))
+            assert isinstance(cache.lookup(Image(there.url, ""), "kernel"), Missing)
             now.at += module.FAILED_SECONDS
-            assert cache.lookup(there.url, "", "kernel") is None
+            assert cache.lookup(Image(there.url, ""), "kernel") is None
 
         kept.run(story)
 
@@ -179,15 +180,15 @@ def test_an_unpinned_image_is_asked_after_when_it_is_no_longer_fresh(kept: Kept,
     with origin(serving(IMAGE, IMAGE, newer)) as there:
 
         async def story(cache: Cache) -> None:
-            await cache.ensure(there.url, "")
-            assert octets(cache.lookup(there.url, "", "k")) == IMAGE
+            await cache.ensure(Image(there.url, ""))
+            assert octets(cache.lookup(Image(there.url, ""), "k")) == IMAGE
             now.at += module.FRESH_SECONDS
-            assert cache.lookup(there.url, "", "k") is None
-            await cache.ensure(there.url, "")  # 304
-            assert octets(cache.lookup(there.url, "", "k")) == IMAGE
+            assert cache.lookup(Image(there.url, ""), "k") is None
+            await cache.ensure(Image(there.url, ""))  # 304
+            assert octets(cache.lookup(Image(there.url, ""), "k")) == IMAGE
             now.at += module.FRESH_SECONDS
-            await cache.ensure(there.url, "")  # changed
-            assert octets(cache.lookup(there.url, "", "k")) == newer
+            await cache.ensure(Image(there.url, ""))  # changed
+            assert octets(cache.lookup(Image(there.url, ""), "k")) == newer
 
         kept.run(story)
         assert len(there.heads) == 3
@@ -199,14 +200,14 @@ def test_the_last_good_copy_serves_while_its_server_is_away(kept: Kept, now: Now
         url = there.url
 
         async def fetch(cache: Cache) -> None:
-            await cache.ensure(url, "")
+            await cache.ensure(Image(url, ""))
 
         kept.run(fetch)
 
     async def story(cache: Cache) -> None:
         now.at += module.FRESH_SECONDS
-        await cache.ensure(url, "")
-        assert octets(cache.lookup(url, "", "k")) == IMAGE
+        await cache.ensure(Image(url, ""))
+        assert octets(cache.lookup(Image(url, ""), "k")) == IMAGE
 
     kept.run(story)
     assert any("last good copy" in fact.what for fact in kept.told(Warned))
@@ -216,16 +217,16 @@ def test_a_restart_finds_what_was_kept_and_sweeps_what_was_not_finished(kept: Ke
     with origin(serving(IMAGE)) as there:
 
         async def fetch(cache: Cache) -> None:
-            await cache.ensure(there.url, SHA256)
+            await cache.ensure(Image(there.url, SHA256))
 
         kept.run(fetch)
         (kept.folder / "abc.part").write_bytes(b"half")
         (kept.folder / "abc.image").write_bytes(b"without a description")
 
         async def story(cache: Cache) -> None:
-            assert cache.lookup(there.url, SHA256, "k") is None  # not before it has been digested again
-            await cache.ensure(there.url, SHA256)
-            assert octets(cache.lookup(there.url, SHA256, "k")) == IMAGE
+            assert cache.lookup(Image(there.url, SHA256), "k") is None  # not before it has been digested again
+            await cache.ensure(Image(there.url, SHA256))
+            assert octets(cache.lookup(Image(there.url, SHA256), "k")) == IMAGE
 
         kept.run(story)
         assert len(there.heads) == 1
@@ -236,7 +237,7 @@ def test_a_damaged_copy_is_found_out_and_fetched_again(kept: Kept) -> None:
     with origin(serving(IMAGE)) as there:
 
         async def fetch(cache: Cache) -> None:
-            await cache.ensure(there.url, SHA256)
+            await cache.ensure(Image(there.url, SHA256))
 
         kept.run(fetch)
         (path,) = kept.folder.glob("*.image")
@@ -245,8 +246,8 @@ def test_a_damaged_copy_is_found_out_and_fetched_again(kept: Kept) -> None:
         path.write_bytes(damaged)
 
         async def story(cache: Cache) -> None:
-            await cache.ensure(there.url, SHA256)
-            assert octets(cache.lookup(there.url, SHA256, "k")) == IMAGE
+            await cache.ensure(Image(there.url, SHA256))
+            assert octets(cache.lookup(Image(there.url, SHA256), "k")) == IMAGE
 
         kept.run(story)
         assert len(there.heads) == 2
@@ -257,14 +258,14 @@ def test_offline_nothing_is_asked(tmp_path: Path, now: Now) -> None:
     with origin(serving(IMAGE)) as there:
 
         async def fetch(cache: Cache) -> None:
-            await cache.ensure(there.url, "")
+            await cache.ensure(Image(there.url, ""))
 
         async def offline(cache: Cache) -> None:
             now.at += 10 * module.FRESH_SECONDS
-            await cache.ensure(there.url, "")
-            assert octets(cache.lookup(there.url, "", "k")) == IMAGE
+            await cache.ensure(Image(there.url, ""))
+            assert octets(cache.lookup(Image(there.url, ""), "k")) == IMAGE
             with pytest.raises(NotFetched, match="--offline"):
-                await cache.fetch(there.url + "/other", "")
+                await cache.fetch(Image(there.url + "/other", ""))
 
         Kept(tmp_path / "cache", now).run(fetch)
         Kept(tmp_path / "cache", now, offline=True).run(offline)
@@ -277,12 +278,12 @@ def test_what_was_used_last_longest_ago_makes_room(tmp_path: Path, now: Now) -> 
 
         async def story(cache: Cache) -> None:
             for name in ("a", "b"):
-                await cache.fetch(f"{there.url}/{name}", "")
-            held = cache.lookup(there.url + "/a", "", "k")  # used after b
-            await cache.fetch(there.url + "/c", "")
-            assert cache.lookup(there.url + "/b", "", "k") is None
+                await cache.fetch(Image(f"{there.url}/{name}", ""))
+            held = cache.lookup(Image(there.url + "/a", ""), "k")  # used after b
+            await cache.fetch(Image(there.url + "/c", ""))
+            assert cache.lookup(Image(there.url + "/b", ""), "k") is None
             assert octets(held) == IMAGE
-            assert octets(cache.lookup(there.url + "/a", "", "k")) == IMAGE
+            assert octets(cache.lookup(Image(there.url + "/a", ""), "k")) == IMAGE
 
         kept.run(story)
     assert len(list(kept.folder.glob("*.image"))) == 2
@@ -295,7 +296,7 @@ def test_a_folder_that_cannot_be_written_is_said_with_what_to_do(tmp_path: Path,
 
         async def story(cache: Cache) -> None:
             with pytest.raises(NotFetched, match="cannot be kept"):
-                await cache.fetch(there.url, "")
+                await cache.fetch(Image(there.url, ""))
 
         kept.run(story)
     assert kept.told(Warned)[0].fix

@@ -69,10 +69,14 @@ class Image:
 
     location  absolute path of a file of this machine, or an http(s) URL; the operator's, never a peer's
     sha256    lower-case hexadecimal that the octets must have, "" for any
+    signature where the detached signature is that they must have, as for location; "" for none
+    keys      absolute path of the key that must have made it: an OpenPGP keyring, a certificate or public key in PEM
     """
 
     location: str
     sha256: str = ""
+    signature: str = ""
+    keys: str = ""
 
 
 @dataclass(frozen=True, slots=True)

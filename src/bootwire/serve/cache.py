@@ -1,8 +1,8 @@
-"""A verified cache of images of other servers: fetched once however many machines ask, and whole or not at all.
+"""A verified cache of images of other servers: fetched once however many machines ask, and never a wrong octet.
 
-What is pinned by a digest is never served before its octets have it. What is not is looked after with its server's
-validators (ETag, Last-Modified), and the last good copy serves while that server is away. A fetch that breaks goes on
-where it stopped; a file is there under its name only when it is whole (written beside, synced, renamed).
+What is pinned, by a digest or a signature, is served only when it is whole and proven. What is not is served while it
+comes (pull-through), looked after with its server's validators (ETag, Last-Modified), and the last good copy serves
+while that server is away. A fetch that breaks goes on where it stopped. What is on disk is in serve/shelf.py.
 """
 
 from __future__ import annotations
@@ -11,57 +11,58 @@ import asyncio
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bootwire.facts import ImageFetched, ImageRefused, Warned
+from bootwire.policy.target import Image
 from bootwire.serve.content import Content, Missing, Record
 from bootwire.serve.files import open_local
+from bootwire.serve.growing import Growing, Reader
+from bootwire.serve.proof import NotProven, prove
+from bootwire.serve.shelf import Begun, Entry, Shelf
 from bootwire.serve.upstreams import READ_SECONDS, UpstreamFailed, Upstreams, host_of
+from bootwire.wire import http
 from bootwire.wire.text import printable
 
 if TYPE_CHECKING:
     import aiohttp
 
 SIZE = 20 * 10**9  # octets kept unless the operator says otherwise: some twenty live images
-FRESH_SECONDS = 60.0  # for how long an unpinned image is served without asking its server whether it has changed
+FRESH_SECONDS = 60.0  # for how long what no digest pins is served without asking its server whether it has changed
 FAILED_SECONDS = 3.0  # for how long a failed fetch is not tried again: as long as our own scripts pause
 RESUMES = 5  # attempts in a row without one new octet
 RESUME_SECONDS = 0.25  # before the first attempt; doubles with each
-PIECE = 1 << 20  # octets digested or written at once, in a thread
+PIECE = 1 << 20  # octets digested and written at once, in a thread
+PIECE_SECONDS = 0.2  # after which less is written, too: machines may wait for it
+CLAIM_SECONDS = 0.5  # between two looks whether another process has fetched it
 
 Progress = Callable[[str, int, int], None]
 """Told of a location: octets so far, and how many it has (-1: not known)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One image on disk. checked: wall-clock seconds when its server last stood by it (or it was digested)."""
-
-    path: str
-    location: str
-    size: int
-    sha256: str
-    etag: str = ""
-    modified: str = ""
-    checked: float = 0.0
 
 
 class NotFetched(Exception):
     """An image cannot be had; the text says why."""
 
 
-class Cache:
-    """Images on disk by location and digest. `lookup` may be called from any thread, the rest from one asyncio loop.
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """at: wall-clock seconds; no_room: it may be had, but not kept."""
 
-    folder   ours alone; made when it is needed
-    size     octets that are kept; the least recently used are thrown away first, never one that is pinned in flight
+    at: float
+    why: str
+    no_room: bool = False
+
+
+class Cache:
+    """Images on disk by what was asked for. `lookup` may be called from any thread, the rest from one asyncio loop.
+
+    folder   ours, or shared with other processes of ours; made when it is needed
+    size     octets that are kept; what was not used for longest goes first
     offline  never ask another server: what is there is served, the rest is refused
     """
 
@@ -75,212 +76,326 @@ class Cache:
         offline: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._folder = folder
-        self._upstreams = upstreams
+        self.shelf = Shelf(folder, size)
+        self.upstreams = upstreams
         self.record = record  # may be replaced before the first fetch
-        self._size = size
         self._offline = offline
-        self._wall = wall
-        self._entries: OrderedDict[str, Entry] = OrderedDict()  # oldest use first
-        self._unverified: set[str] = set()  # from an earlier run: digested before the first use
-        self._failed: dict[str, tuple[float, str]] = {}
-        self._fetching: dict[str, asyncio.Task[None]] = {}
-        self._load()
+        self.wall = wall
+        self._failed: dict[str, _Failure] = {}
+        self._fetching: dict[str, tuple[asyncio.Task[None], Growing]] = {}
 
-    def lookup(self, location: str, sha256: str, name: str) -> Content | Missing | None:
-        """The image if it can be served now; Missing if that failed a moment ago; None: `ensure` it first."""
-        key = _key(location, sha256)
-        entry = self._entries.get(key)
-        if entry is not None and key not in self._unverified and (sha256 or self._is_fresh(entry)):
-            with contextlib.suppress(KeyError):  # another thread may throw it away meanwhile
-                self._entries.move_to_end(key)
+    def lookup(self, image: Image, name: str) -> Content | Missing | None:
+        """The image if it can be served now; Missing if that failed a moment ago; None: `ensure` or `follow` it."""
+        key = _key(image)
+        entry = self.shelf.get(key)
+        if entry is not None and (image.sha256 or self._is_fresh(entry)):
             found = open_local(entry.path, name, "application/octet-stream")
             if isinstance(found, Content):
-                found.etag = f'"{entry.sha256[:32]}"'
-                return found
-        failed = self._failed.get(key)
-        if failed is not None and self._wall() - failed[0] < FAILED_SECONDS:
-            return Missing(failed[1])
+                if (good := self.shelf.good(key, found.fd)) is not None:
+                    found.etag, found.modified = _tag(good), _date(good.modified) or found.modified
+                    return found
+                found.close()
+        failed = self._failure(key)
+        if failed is not None and (is_pinned(image) or not failed.no_room):
+            return Missing(failed.why)
         return None
 
-    async def ensure(
-        self, location: str, sha256: str, *, trusted: bool = True, progress: Progress | None = None
-    ) -> None:
-        """Have the image on disk, verified and fresh; or remember why not. Raises nothing.
+    async def ensure(self, image: Image, *, trusted: bool = True, progress: Progress | None = None) -> None:
+        """Have the image on disk, proven and fresh; or remember why not. Raises nothing.
 
         One fetch at a time for each image, however many wait for it; it goes on when they have gone away.
         """
-        key = _key(location, sha256)
-        task = self._fetching.get(key)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._ensure(key, location, sha256, trusted, progress))
-            self._fetching[key] = task
-            task.add_done_callback(lambda _: self._fetching.pop(key, None))
+        task, _ = self._start(image, trusted, progress)
         await asyncio.shield(task)
 
-    async def fetch(
-        self, location: str, sha256: str, *, trusted: bool = True, progress: Progress | None = None
-    ) -> Entry:
+    async def fetch(self, image: Image, *, trusted: bool = True, progress: Progress | None = None) -> Entry:
         """As `ensure`, for somebody who wants to know. Raises NotFetched."""
-        key = _key(location, sha256)
+        key = _key(image)
         self._failed.pop(key, None)
-        await self.ensure(location, sha256, trusted=trusted, progress=progress)
-        if key in self._failed:
-            raise NotFetched(self._failed[key][1])
-        return self._entries[key]
+        await self.ensure(image, trusted=trusted, progress=progress)
+        entry = self.shelf.get(key)
+        if key in self._failed or entry is None:
+            raise NotFetched(self._failed[key].why if key in self._failed else "it was thrown away again")
+        return entry
+
+    async def follow(self, image: Image, *, trusted: bool = True) -> Reader | None:
+        """The image to be read while it comes; for what nothing pins. None: it cannot be kept, stream it.
+
+        Raises UpstreamFailed, with a whole sentence.
+        """
+        key = _key(image)
+        if (failed := self._failure(key)) is not None and failed.no_room:
+            return None
+        task, growing = self._start(image, trusted, None)
+        await growing.head()
+        if not growing.begun:
+            await asyncio.shield(task)
+            if (failed := self._failed.get(key)) is not None:
+                if failed.no_room:
+                    return None
+                raise UpstreamFailed(failed.why)
+            entry = self.shelf.get(key)
+            if entry is None:
+                return None
+            growing = Growing.complete(entry.path, entry.size, _tag(entry), _date(entry.modified))
+        if not growing.path:
+            raise UpstreamFailed(growing.why)
+        try:
+            return Reader.of(growing)
+        except OSError:
+            return None  # thrown away in this very moment
 
     async def close(self) -> None:
-        """End what is being fetched; what has come so far is kept, and gone on with."""
-        for task in self._fetching.values():
+        """End what is being fetched; of what is pinned, what has come so far is kept and gone on with."""
+        tasks = [task for task, _ in self._fetching.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- having it ------------------------------------------------------------------------------------------------
 
-    async def _ensure(self, key: str, location: str, sha256: str, trusted: bool, progress: Progress | None) -> None:
-        try:
-            await self._have(key, location, sha256, trusted, progress)
-            self._failed.pop(key, None)
-        except NotFetched as error:
-            if len(self._failed) > 1024:
-                self._failed.clear()
-            self._failed[key] = self._wall(), str(error)
-            self.record(ImageRefused("", printable(location), str(error)))
-        except OSError as error:
-            why = f"it cannot be kept in {self._folder}: {error.strerror}"
-            self._failed[key] = self._wall(), why
-            fix = "make room, or point --cache-dir elsewhere" if error.errno == errno.ENOSPC else "mend the folder"
-            self.record(Warned("", f"an image cannot be kept in {self._folder}: {error.strerror}", fix))
+    def _start(self, image: Image, trusted: bool, progress: Progress | None) -> tuple[asyncio.Task[None], Growing]:
+        key = _key(image)
+        under_way = self._fetching.get(key)
+        if under_way is None or under_way[0].done():
+            growing = Growing()
+            task = asyncio.get_running_loop().create_task(self._ensure(key, image, trusted, growing, progress))
+            under_way = self._fetching[key] = task, growing
+            task.add_done_callback(lambda ended: self._ended(key, ended))
+        return under_way
 
-    async def _have(self, key: str, location: str, sha256: str, trusted: bool, progress: Progress | None) -> None:
-        entry = self._entries.get(key)
-        if entry is not None and key in self._unverified:
-            if await asyncio.to_thread(digest_of, entry.path) == entry.sha256:
-                self._unverified.discard(key)
-            else:
-                self.record(Warned("", f"the cached copy of {printable(location)} is damaged: it is fetched again"))
-                self._drop(key)
-                entry = None
-        if entry is not None and (sha256 or self._is_fresh(entry)):
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        if key in self._fetching and self._fetching[key][0] is task:
+            del self._fetching[key]
+
+    async def _ensure(self, key: str, image: Image, trusted: bool, growing: Growing, progress: Progress | None) -> None:
+        why = "the server stops"
+        try:
+            await self._have(key, image, trusted, growing, progress)
+            self._failed.pop(key, None)
+            why = ""
+        except NotFetched as error:
+            why = str(error)
+            self._fail(key, _Failure(self.wall(), why))
+            self.record(ImageRefused("", printable(image.location), why))
+        except OSError as error:
+            why = f"it cannot be kept in {self.shelf.folder}: {error.strerror}"
+            self._fail(key, _Failure(self.wall(), why, no_room=True))
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            fix = "make room, or point --cache-dir elsewhere" if full else "mend the folder"
+            what = f"an image cannot be kept in {self.shelf.folder}: {error.strerror}"
+            self.record(Warned("", what, fix))
+        finally:
+            growing.end(why)
+
+    async def _have(self, key: str, image: Image, trusted: bool, growing: Growing, progress: Progress | None) -> None:
+        entry = await self._found(key, image)
+        if entry is not None and (image.sha256 or self._is_fresh(entry)):
             return
         if self._offline:
             if entry is None:
                 raise NotFetched("it is not in the cache, and --offline forbids to fetch it")
-            self._keep(key, entry)
+            self.keep(key, entry)
             return
+        fd = self.shelf.claim(key)
+        while fd is None:  # another process is at it
+            await asyncio.sleep(CLAIM_SECONDS)
+            fd = self.shelf.claim(key)
         try:
-            await self._fetch(key, location, sha256, entry, trusted, progress)
-        except UpstreamFailed as error:
-            because = f"{host_of(location)} {error}"
-            if entry is None:
-                raise NotFetched(because) from None
-            self.record(Warned("", f"{printable(location)}: {because}; the last good copy is served"))
-            self._keep(key, entry)
+            entry = await self._found(key, image)
+            if entry is not None and (image.sha256 or self._is_fresh(entry)):
+                return
+            part = Path(f"{self.shelf.folder / key}.part")
+            try:
+                fetch = _Fetch(self, key, image, trusted, growing, progress, fd, part)
+                await fetch.run(entry)
+            except UpstreamFailed as error:
+                because = f"{host_of(image.location)} {error}"
+                if entry is None:
+                    raise NotFetched(because) from None
+                self.record(Warned("", f"{printable(image.location)}: {because}; the last good copy is served"))
+                self.keep(key, entry)
+        finally:
+            self.shelf.release(key, fd)
 
-    def _keep(self, key: str, entry: Entry) -> None:
+    async def _found(self, key: str, image: Image) -> Entry | None:
+        """What is on disk, its digest looked at in this run."""
+        if self.shelf.is_verified(key):
+            return self.shelf.get(key)
+        entry = self.shelf.on_disk(key)
+        if entry is not None and await asyncio.to_thread(self.shelf.verify, key, entry):
+            return entry
+        if entry is not None:
+            self.record(Warned("", f"the cached copy of {printable(image.location)} is damaged: it is fetched again"))
+        self.shelf.drop(key)
+        return None
+
+    def keep(self, key: str, entry: Entry) -> None:
         """What we have is good for another while."""
-        self._put(key, replace(entry, checked=self._wall()))
+        with contextlib.suppress(OSError):
+            self.shelf.renew(key, replace(entry, checked=self.wall()))
 
     def _is_fresh(self, entry: Entry) -> bool:
-        return 0 <= self._wall() - entry.checked < FRESH_SECONDS
+        return 0 <= self.wall() - entry.checked < FRESH_SECONDS
 
-    # --- fetching -------------------------------------------------------------------------------------------------
+    def _failure(self, key: str) -> _Failure | None:
+        failed = self._failed.get(key)
+        return failed if failed is not None and self.wall() - failed.at < FAILED_SECONDS else None
 
-    async def _fetch(
-        self, key: str, location: str, sha256: str, entry: Entry | None, trusted: bool, progress: Progress | None
+    def _fail(self, key: str, failure: _Failure) -> None:
+        if len(self._failed) > 1024:
+            self._failed.clear()
+        self._failed[key] = failure
+
+
+class _Fetch:
+    """One fetch of one image into its part."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        key: str,
+        image: Image,
+        trusted: bool,
+        growing: Growing,
+        progress: Progress | None,
+        fd: int,
+        part: Path,
     ) -> None:
-        """Raises UpstreamFailed, NotFetched (a wrong digest), OSError (no room)."""
-        began = time.monotonic()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        part = self._folder / f"{key}.part"
-        headers = {}
-        if entry is not None:
-            headers = {name: value for name, value in _conditions(entry) if value}
-        response = await self._upstreams.ask("GET", location, headers, trusted=trusted)
+        self._cache = cache
+        self._shelf = cache.shelf
+        self._key = key
+        self._image = image
+        self._trusted = trusted
+        self._growing = growing
+        self._progress = progress
+        self._fd = fd
+        self._part = part
+        self._resumed = 0
+        self._tries = 0
+        self._got = 0
+        self._pieces = bytearray()
+        self._wrote = time.monotonic()
+        self._digest = hashlib.sha256()
+
+    async def run(self, entry: Entry | None) -> None:
+        """Raises UpstreamFailed, NotFetched (not what it should be), OSError (no room)."""
+        began, pinned = time.monotonic(), is_pinned(self._image)
+        begun = self._shelf.begun(self._key) if pinned else None
+        got = os.fstat(self._fd).st_size if begun is not None and begun.location == self._image.location else 0
+        response = await self._first(begun, got, entry)
+        if response is None:
+            assert entry is not None
+            self._cache.keep(self._key, entry)
+            return
+        if begun is not None and response.status == 206:
+            self._resumed, self._got = 1, got
+            self._digest = await asyncio.to_thread(_digest_so_far, self._fd, got)
+        else:
+            begun = self._describe(response)
+            os.ftruncate(self._fd, 0)
+        fits = await asyncio.to_thread(self._shelf.make_room, max(0, begun.whole - self._got), self._key)
+        if not fits and not pinned:
+            response.close()
+            raise OSError(errno.EDQUOT, "it is larger than --cache-size")
+        self._shelf.begin(self._key, begun if pinned and begun.validator else None)
+        self._growing.whole = begun.whole
+        if not pinned:
+            tag = begun.etag if begun.etag.startswith('"') else ""
+            self._growing.begin(f"/proc/self/fd/{self._fd}", begun.whole, tag, begun.modified)
+        await self._download(response, begun)
+        await self._finish(begun, began)
+
+    async def _first(self, begun: Begun | None, got: int, entry: Entry | None) -> aiohttp.ClientResponse | None:
+        """The first answer, 200 or a fitting 206; None: what we have is still what its server has."""
+        headers = {name: value for name, value in _conditions(entry) if value} if entry is not None else {}
+        if begun is not None and 0 < got < begun.whole:
+            rest = {"Range": f"bytes={got}-", "If-Range": begun.validator}
+            response = await self._ask(rest)
+            if response.status == 200 or _continues(response, got, begun.whole):
+                return response
+            response.close()
+        response = await self._ask(headers)
         if response.status == 304 and entry is not None:
             response.close()
-            self._keep(key, entry)
-            return
+            return None
         if response.status != 200:
             response.close()
             raise UpstreamFailed(f"answers {response.status} {printable(response.reason or '', 60)}")
-        etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
-        digest, size, resumed = await self._download(part, location, response, trusted, progress)
-        if sha256 and digest != sha256:
-            part.unlink()
-            raise NotFetched(f"its SHA-256 is {digest}, not {sha256} as it should be: it is not served")
-        path = self._folder / f"{key}.image"
-        made = Entry(str(path), location, size, digest, _header(etag), _header(modified), self._wall())
-        await asyncio.to_thread(_install, part, path, self._folder / f"{key}.json", made)
-        self._put(key, made)
-        seconds = round(time.monotonic() - began, 3)
-        self.record(ImageFetched("", printable(location), size, seconds, digest, resumed))
-        self._make_room(key)
+        return response
 
-    async def _download(
-        self, part: Path, location: str, response: aiohttp.ClientResponse, trusted: bool, progress: Progress | None
-    ) -> tuple[str, int, int]:
-        """Write the whole image to `part`. Returns its digest, its size, and how often it was gone on with."""
+    def _describe(self, response: aiohttp.ClientResponse) -> Begun:
+        whole = -1 if response.content_length is None else response.content_length
+        etag, modified = _header(response.headers.get("ETag", "")), _date(response.headers.get("Last-Modified", ""))
+        return Begun(self._image.location, whole, etag, modified)
+
+    async def _finish(self, begun: Begun, began: float) -> None:
+        """Look whether it is what it should be, and give it its name."""
+        cache, image, digest, size = self._cache, self._image, self._digest.hexdigest(), self._got
+        try:
+            signer = await prove(image, digest, self._part, cache.upstreams, trusted=self._trusted)
+        except NotProven as error:
+            self._shelf.begin(self._key, None)
+            raise NotFetched(f"{error}: it is not served") from None
+        path = self._shelf.folder / f"{self._key}.image"
+        made = Entry(str(path), image.location, size, digest, begun.etag, begun.modified, cache.wall(), signer)
+        await asyncio.to_thread(self._shelf.put, self._key, self._part, made)
+        self._growing.path = str(path)
+        seconds = round(time.monotonic() - began, 3)
+        cache.record(ImageFetched("", printable(image.location), size, seconds, digest, self._resumed))
+        with contextlib.suppress(OSError):
+            self._shelf.make_room(size, self._key)
+
+    async def _download(self, response: aiohttp.ClientResponse, begun: Begun) -> None:
+        """Write what is missing. Raises UpstreamFailed: it cannot be had."""
         import aiohttp
 
-        etag = response.headers.get("ETag", "")
-        validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
-        whole = -1 if response.content_length is None else response.content_length
-        digest, got, tries, resumed = hashlib.sha256(), 0, 0, 0
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            if whole > 0:
-                with contextlib.suppress(OSError):  # a file system that cannot reserve; a full one says so in time
-                    os.posix_fallocate(fd, 0, whole)
-            while True:
-                why, pieces = "ended too early", bytearray()
-                try:
-                    async for piece in response.content.iter_any():
-                        pieces += piece
-                        if len(pieces) >= PIECE:
-                            await asyncio.to_thread(_write, fd, digest, bytes(pieces))
-                            got += len(pieces)
-                            pieces.clear()
-                            tries = 0
-                            if progress:
-                                progress(location, got, whole)
-                except TimeoutError:
-                    why = f"sent nothing for {READ_SECONDS:.0f} s"
-                except aiohttp.ClientError:
-                    why = "broke the connection"
-                finally:
-                    response.close()
-                if pieces:
-                    await asyncio.to_thread(_write, fd, digest, bytes(pieces))
-                    got += len(pieces)
-                    tries = 0
-                if progress:
-                    progress(location, got, whole)
-                if got == whole or (whole < 0 and why == "ended too early"):
-                    os.ftruncate(fd, got)
-                    return digest.hexdigest(), got, resumed
-                if got > whole >= 0 or not validator:
-                    raise UpstreamFailed(f"{why}, and cannot be asked for the rest")
-                response = await self._rest(location, got, whole, validator, trusted, tries, why)
-                tries += 1
-                resumed += 1
-        finally:
-            os.close(fd)
-
-    async def _rest(
-        self, location: str, got: int, whole: int, validator: str, trusted: bool, tries: int, why: str
-    ) -> aiohttp.ClientResponse:
-        """The answer that begins where the last one stopped. Raises UpstreamFailed."""
-        headers = {"Range": f"bytes={got}-", "If-Range": validator}
-        for attempt in range(tries, RESUMES):
-            await asyncio.sleep(RESUME_SECONDS * 2**attempt)
+        whole = begun.whole
+        while True:
+            why = "ended too early"
             try:
-                response = await self._upstreams.ask("GET", location, headers, trusted=trusted)
+                async for piece in response.content.iter_any():
+                    self._pieces += piece
+                    if len(self._pieces) >= PIECE or time.monotonic() - self._wrote > PIECE_SECONDS:
+                        await self._write()
+            except TimeoutError:
+                why = f"sent nothing for {READ_SECONDS:.0f} s"
+            except aiohttp.ClientError:
+                why = "broke the connection"
+            finally:
+                response.close()
+            await self._write()
+            if self._got == whole or (whole < 0 and why == "ended too early"):
+                return
+            if self._got > whole >= 0 or not begun.validator:
+                raise UpstreamFailed(f"{why}, and cannot be asked for the rest")
+            response = await self._rest(begun, why)
+            self._resumed += 1
+
+    async def _write(self) -> None:
+        """Put on disk what has come."""
+        if self._pieces:
+            await asyncio.to_thread(_write, self._fd, self._digest, bytes(self._pieces), self._got)
+            self._got += len(self._pieces)
+            self._pieces.clear()
+            self._tries = 0
+        self._wrote = time.monotonic()
+        self._growing.came(self._got)
+        if self._progress:
+            self._progress(self._image.location, self._got, self._growing.whole)
+
+    async def _rest(self, begun: Begun, why: str) -> aiohttp.ClientResponse:
+        """The answer that begins where the last one stopped. Raises UpstreamFailed."""
+        headers = {"Range": f"bytes={self._got}-", "If-Range": begun.validator}
+        while self._tries < RESUMES:
+            await asyncio.sleep(RESUME_SECONDS * 2**self._tries)
+            self._tries += 1
+            try:
+                response = await self._ask(headers)
             except UpstreamFailed as error:
                 why = str(error)
                 continue
-            said = response.headers.get("Content-Range", "")
-            if response.status == 206 and said == f"bytes {got}-{whole - 1}/{whole}":
+            if _continues(response, self._got, begun.whole):
                 return response
             response.close()
             why = f"answers {response.status} when asked for the rest"
@@ -288,97 +403,53 @@ class Cache:
                 break
         raise UpstreamFailed(why)
 
-    # --- what there is --------------------------------------------------------------------------------------------
-
-    def _load(self) -> None:
-        """Find what earlier runs left; sweep away what they did not finish."""
-        try:
-            names = sorted(os.listdir(self._folder))
-        except OSError:
-            return
-        found: list[tuple[float, str, Entry]] = []
-        for name in names:
-            path = self._folder / name
-            key, _, kind = name.partition(".")
-            if kind == "json":
-                try:
-                    entry = Entry(**json.loads(path.read_bytes()))
-                    status = os.stat(entry.path)
-                except (OSError, ValueError, TypeError):
-                    path.unlink(missing_ok=True)
-                    continue
-                if status.st_size == entry.size and entry.path == str(self._folder / f"{key}.image"):
-                    found.append((status.st_atime, key, entry))
-            elif kind == "image":
-                if not (self._folder / f"{key}.json").exists():
-                    path.unlink(missing_ok=True)
-            elif kind in ("part", "fresh"):
-                path.unlink(missing_ok=True)
-        for _, key, entry in sorted(found, key=lambda one: one[0]):
-            self._entries[key] = entry
-            self._unverified.add(key)
-
-    def _put(self, key: str, entry: Entry) -> None:
-        self._entries[key] = entry
-        self._entries.move_to_end(key)
-        self._unverified.discard(key)
-
-    def _drop(self, key: str) -> None:
-        self._unverified.discard(key)
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            for path in (self._folder / f"{key}.json", Path(entry.path)):
-                path.unlink(missing_ok=True)
-
-    def _make_room(self, newest: str) -> None:
-        """Throw away what was not used for longest; who is being served from it goes on by descriptor."""
-        total = sum(entry.size for entry in self._entries.values())
-        for key in list(self._entries):
-            if total <= self._size:
-                return
-            if key != newest:
-                total -= self._entries[key].size
-                self._drop(key)
+    async def _ask(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        return await self._cache.upstreams.ask("GET", self._image.location, headers, trusted=self._trusted)
 
 
-def _key(location: str, sha256: str) -> str:
-    return hashlib.sha256(f"{sha256}\0{location}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
+def is_pinned(image: Image) -> bool:
+    """Whether it says what its octets must be, so that none may be served before they are looked at."""
+    return bool(image.sha256 or image.signature)
+
+
+def _key(image: Image) -> str:
+    what = [image.sha256, image.location, *((image.signature, image.keys) if image.signature else ())]
+    return hashlib.sha256("\0".join(what).encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
 def _conditions(entry: Entry) -> tuple[tuple[str, str], ...]:
     return ("If-None-Match", entry.etag), ("If-Modified-Since", "" if entry.etag else entry.modified)
 
 
+def _continues(response: aiohttp.ClientResponse, got: int, whole: int) -> bool:
+    return response.status == 206 and response.headers.get("Content-Range", "") == f"bytes {got}-{whole - 1}/{whole}"
+
+
+def _tag(entry: Entry) -> str:
+    """What machines know it by: its server's tag, the same while it comes and afterwards, else one by its digest."""
+    return entry.etag if entry.etag.startswith('"') else f'"{entry.sha256[:32]}"'
+
+
 def _header(value: str) -> str:
     return value if value.isascii() and value.isprintable() and len(value) <= 256 else ""
 
 
-def _write(fd: int, digest: hashlib._Hash, octets: bytes) -> None:
+def _date(value: str) -> str:
+    """An HTTP date as we write them, "" for anything else."""
+    seconds = http.parse_date(value)
+    return "" if seconds is None else http.format_date(seconds)
+
+
+def _digest_so_far(fd: int, octets: int) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    for at in range(0, octets, PIECE):
+        digest.update(os.pread(fd, min(PIECE, octets - at), at))
+    return digest
+
+
+def _write(fd: int, digest: hashlib._Hash, octets: bytes, at: int) -> None:
     digest.update(octets)
     view = memoryview(octets)
     while view:
-        view = view[os.write(fd, view) :]
-
-
-def digest_of(path: str) -> str:
-    """SHA-256 of a file in lower-case hexadecimal, "" where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _install(part: Path, path: Path, about: Path, entry: Entry) -> None:
-    """Give the finished file its name: its octets, then its description, each whole or not there."""
-    fd = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    about.unlink(missing_ok=True)
-    os.replace(part, path)
-    fresh = about.with_suffix(".fresh")
-    fields = {name: getattr(entry, name) for name in Entry.__slots__}
-    fresh.write_text(json.dumps(fields))
-    os.replace(fresh, about)
+        wrote = os.pwrite(fd, view, at)
+        view, at = view[wrote:], at + wrote

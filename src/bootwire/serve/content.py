@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from bootwire.facts import Fact
+    from bootwire.serve.growing import Reader
     from bootwire.wire import http
 
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -87,6 +88,7 @@ class Upstream:
     """The octets live at another server: the transfer loop hands the connection to the control loop, which streams.
 
     url is the operator's, never the peer's. trusted: the operator's own word; else it came from a boot service.
+    kept: what reads it from the cache while it comes there, None where it is not to be kept.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Upstream:
     machine: str = ""
     media_type: str = "application/octet-stream"
     trusted: bool = True
+    kept: Callable[[], Awaitable[Reader | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from bootwire.serve.seals import Seals
 from bootwire.serve.sources import SourceError, examine, is_url
 from bootwire.serve.static import suits
 from bootwire.serve.templates import BadTemplate, Templates
+from bootwire.serve.upstreams import Settings as UpstreamSettings
 from bootwire.wire import bootinfo_text
 
 LOOK_SECONDS = 1.0  # how often the file and what it names are looked at for changes
@@ -59,8 +60,8 @@ class Loaded:
         return f"{_count(machines, 'machine')}, {_count(groups, 'group')}, {_count(len(self.targets), 'profile')}"
 
 
-def load(path: str, *, look: bool = True) -> Loaded | list[Problem]:
-    """Read a fleet file and what it names. look: look at images, too (at URLs, for which it waits).
+def load(path: str, *, look: bool = True, upstream: UpstreamSettings | None = None) -> Loaded | list[Problem]:
+    """Read a fleet file and what it names. look: look at images, too (at URLs, for which it waits; upstream: how).
 
     Never raises for what is in the file; everything that is wrong comes back at once.
     """
@@ -74,13 +75,21 @@ def load(path: str, *, look: bool = True) -> Loaded | list[Problem]:
     fleet = config.read(text, path)
     if not isinstance(fleet, Fleet):
         return fleet
-    return _Loading(fleet, Path(path).absolute().parent, signature, look).loaded()
+    return _Loading(fleet, Path(path).absolute().parent, signature, look, upstream).loaded()
 
 
 class _Loading:
     """What a good fleet file names: looked at, and everything wrong with it gathered."""
 
-    def __init__(self, fleet: Fleet, folder: Path, watched: dict[str, object], look: bool) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        folder: Path,
+        watched: dict[str, object],
+        look: bool,
+        upstream: UpstreamSettings | None,
+    ) -> None:
+        self._upstream = upstream
         self._fleet = fleet
         self._folder = folder
         self._watched = watched
@@ -103,7 +112,7 @@ class _Loading:
         return Loaded(self._fleet, Rules(self._fleet.rules), targets, documents, self._watched, warnings)
 
     def _target(self, name: str, profile: Profile) -> Target:
-        found = {key: Image(self._place(location), digest) for key, location, digest in config.images(profile)}
+        found = {key: self._image(entry) for key, entry in config.images(profile)}
         initrds = [image for key, image in found.items() if key.startswith("initrd/")]
         files = {key.partition("/")[2]: image for key, image in found.items() if key.startswith("files/")}
         kernel = found.get("kernel")
@@ -149,7 +158,7 @@ class _Loading:
         if not url:
             self._watched[image.location] = None  # its octets are opened anew for each machine
         try:
-            examined = examine(image.location)
+            examined = examine(image.location, self._upstream)
         except SourceError as error:
             if url:
                 self._warnings.append(f"{what} of profile {profile}: {error}")
@@ -187,6 +196,10 @@ class _Loading:
         except UnicodeDecodeError:
             self._problem(profile, f"{path} of profile {profile} is no UTF-8 text", "serve it with  files = …  instead")
         return ""
+
+    def _image(self, entry: config.ImageEntry) -> Image:
+        signed = (self._place(entry.signature), self._place(entry.keys)) if entry.signature else ()
+        return Image(self._place(entry.location), entry.sha256, *signed)
 
     def _place(self, location: str) -> str:
         """An absolute path, or a URL."""
@@ -287,7 +300,7 @@ class FleetMode:
     """
 
     def __init__(self, path: str, images: Images, *, look: bool = True) -> None:
-        loaded = load(path, look=look)
+        loaded = load(path, look=look, upstream=images.upstreams.settings)
         if not isinstance(loaded, Loaded):
             raise StartError(problems_text(loaded), 2)
         self._path = path
@@ -329,7 +342,7 @@ class FleetMode:
     async def reload(self) -> None:
         """Look at the file again, whether it seems to have changed or not."""
         async with self._loading:
-            found = await asyncio.to_thread(load, self._path)
+            found = await asyncio.to_thread(load, self._path, upstream=self.upstreams.settings)
             self._take(found)
 
     async def close(self) -> None:

@@ -15,13 +15,15 @@ from urllib.parse import quote
 
 from bootwire.policy.target import Image
 from bootwire.serve import cache as disk
-from bootwire.serve.cache import Cache, digest_of
+from bootwire.serve.cache import Cache, is_pinned
 from bootwire.serve.content import Content, Later, Missing, Peer, Reply, Upstream
 from bootwire.serve.files import open_local
 from bootwire.serve.mode import House, Link, StartError
+from bootwire.serve.proof import NotProven, prove
 from bootwire.serve.seals import Seals, load_key
+from bootwire.serve.shelf import digest_of
 from bootwire.serve.upstreams import Settings as UpstreamSettings
-from bootwire.serve.upstreams import Upstreams
+from bootwire.serve.upstreams import Upstreams, check
 from bootwire.wire.http import Request
 
 ROOM = "image"  # first part of the path
@@ -44,7 +46,9 @@ class Settings:
 
 
 def open_images(settings: Settings, *, trusted: bool) -> Images:
-    """Images as the operator wants them. Raises StartError where the key cannot be kept."""
+    """Images as the operator wants them. Raises StartError: the key cannot be kept, a setting is none."""
+    if wrong := check(settings.upstream):
+        raise StartError(wrong, 2)
     try:
         seals = Seals(load_key(settings.state))
     except OSError as error:
@@ -80,11 +84,12 @@ class Images:
         self._wall = wall
         self.upstreams = upstreams
         self._machine_at: Callable[[str], str] = lambda _: ""
-        self._digests: dict[str, tuple[object, str]] = {}  # of files of this machine: path -> (which octets, SHA-256)
+        self._proven: dict[Image, tuple[object, str]] = {}  # of files of this machine: which octets, what is wrong
 
     def link(self, machine: str, base: str) -> Link:
         def url(image: Image, name: str) -> str:
-            what = (image.location, image.sha256, name, "" if self._trusted else "untrusted")
+            signed = (image.signature, image.keys) if image.signature else ()
+            what = (image.location, image.sha256, name, "" if self._trusted else "untrusted", *signed)
             token = self.seals.seal(ROOM, machine, what, self._wall(), LIFETIME)
             return f"{base}/{ROOM}/{token}/{quote(name)}"
 
@@ -98,42 +103,57 @@ class Images:
         machine = sealed.machine or here
         if here and sealed.machine and here != sealed.machine:
             return Missing(f"this URL was made for {sealed.machine}, not for {here}", here, forbidden=True)
-        location, sha256, name, trust = sealed.what
+        location, sha256, name, trust, *signed = sealed.what
+        image = Image(location, sha256, *signed)
         if location.startswith("/"):
-            return self._local(machine, location, sha256, name)
-        trusted = trust != "untrusted"
-        cache = self._cache
-        if not sha256 and not self._keep:
-            return Upstream(name, location, machine, trusted=trusted)
-        found = cache.lookup(location, sha256, name)
-        if found is None:
-            return Later(lambda: cache.ensure(location, sha256, trusted=trusted), machine)
-        if isinstance(found, Missing):
-            return Reply(502, f"{found.because}\n".encode(), machine=machine)
-        return _for(machine, found)
+            return self._local(machine, image, name)
+        return self._remote(machine, image, name, trusted=trust != "untrusted")
 
-    def _local(self, machine: str, path: str, sha256: str, name: str) -> Content | Missing | Later:
-        """A file of this machine; one with a digest is digested first, and again when it has changed."""
-        found = open_local(path, name, "application/octet-stream")
-        if isinstance(found, Missing) or not sha256:
-            return _for(machine, found)
-        key, digest = self._digests.get(path, (None, ""))
-        if key != found.key:
-            found.close()
-            return Later(lambda: self._digest(path), machine)
-        if digest != sha256:
-            found.close()
-            because = f"the SHA-256 of {path} is {digest}, not {sha256} as it should be"
-            return Missing(because, machine, forbidden=True)
-        return _for(machine, found)
-
-    async def _digest(self, path: str) -> None:
-        found = open_local(path, path, "")
+    def _remote(self, machine: str, image: Image, name: str, *, trusted: bool) -> Content | Reply | Upstream | Later:
+        """What is pinned waits until it is here and proven; the rest goes out while it comes."""
+        cache, pinned = self._cache, is_pinned(image)
+        if not pinned and not self._keep:
+            return Upstream(name, image.location, machine, trusted=trusted)
+        found = cache.lookup(image, name)
         if isinstance(found, Content):
+            found.machine = machine
+            return found
+        if found is not None:
+            return Reply(502, f"{found.because}\n".encode(), machine=machine)
+        if pinned:
+            return Later(lambda: cache.ensure(image, trusted=trusted), machine)
+        return Upstream(
+            name, image.location, machine, trusted=trusted, kept=lambda: cache.follow(image, trusted=trusted)
+        )
+
+    def _local(self, machine: str, image: Image, name: str) -> Content | Missing | Later:
+        """A file of this machine; one that is pinned is looked at first, and again when it has changed."""
+        found = open_local(image.location, name, "application/octet-stream")
+        if isinstance(found, Missing) or not is_pinned(image):
+            return _for(machine, found)
+        version, wrong = self._proven.get(image, (None, ""))
+        if version != (found.size, found.etag):
             found.close()
-            if len(self._digests) > 4096:
-                self._digests.clear()
-            self._digests[path] = found.key, await asyncio.to_thread(digest_of, path)
+            return Later(lambda: self._prove(image), machine)
+        if wrong:
+            found.close()
+            return Missing(f"{image.location}: {wrong}", machine, forbidden=True)
+        return _for(machine, found)
+
+    async def _prove(self, image: Image) -> None:
+        found = open_local(image.location, image.location, "")
+        if not isinstance(found, Content):
+            return
+        found.close()
+        wrong = ""
+        try:
+            digest = await asyncio.to_thread(digest_of, image.location)
+            await prove(image, digest, Path(image.location), self.upstreams, trusted=True)
+        except NotProven as error:
+            wrong = str(error)
+        if len(self._proven) > 4096:
+            self._proven.clear()
+        self._proven[image] = (found.size, found.etag), wrong
 
     def open(self, house: House) -> None:
         self._machine_at = house.boot_server.machine_at

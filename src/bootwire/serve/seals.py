@@ -11,6 +11,7 @@ import binascii
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,10 @@ class Seals:
 
         Letters, digits, "-" and "_" only (RFC 4648 section 5): nothing that an old firmware's URL parser trips over.
         """
-        plain = json.dumps([machine, int(now + lifetime), *what], ensure_ascii=False, separators=(",", ":"))
+        said = [scope, machine, int(now + lifetime), *what]
+        plain = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
         nonce = os.urandom(_NONCE)
-        sealed = nonce + self._cipher.encrypt(nonce, plain.encode("utf-8", "surrogatepass"), scope.encode())
+        sealed = nonce + self._cipher.encrypt(nonce, plain, None)
         return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     def open(self, scope: str, token: str, now: float) -> Sealed | str:
@@ -56,10 +58,12 @@ class Seals:
             return "the token in the URL is too long"
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-            plain = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], scope.encode())
+            plain = self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], None)
         except (InvalidTag, binascii.Error, ValueError):
             return "the token in the URL is not one of this server's"
-        machine, expires, *what = json.loads(plain.decode("utf-8", "surrogatepass"))
+        purpose, machine, expires, *what = json.loads(plain.decode("utf-8", "surrogatepass"))
+        if purpose != scope:
+            return f"the URL is good for something else ({purpose}), not for this"
         if now >= expires:
             return f"the URL has expired {int(now - expires)} s ago"
         return Sealed(machine, expires, tuple(what))
@@ -72,8 +76,8 @@ def load_key(state: Path) -> bytes:
         if len(key := path.read_bytes()) == KEY_OCTETS:
             return key
     state.mkdir(parents=True, exist_ok=True)
-    fresh = state / f".{KEY_FILE}.{os.getpid()}"
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd, name = tempfile.mkstemp(prefix=f".{KEY_FILE}.", dir=state)  # readable by its owner alone
+    fresh = Path(name)
     try:
         os.write(fd, os.urandom(KEY_OCTETS))
         os.fsync(fd)

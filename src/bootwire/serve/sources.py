@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from bootwire.assets.catalog import LocalFile, RemoteFile
 from bootwire.assets.kernels import HEAD
+from bootwire.serve.upstreams import Settings as UpstreamSettings
+from bootwire.serve.upstreams import UpstreamFailed, Upstreams, host_of
 from bootwire.wire.reader import WireError
 from bootwire.wire.url import parse_url
 
@@ -53,12 +55,12 @@ def split_list(given: tuple[str, ...]) -> list[str]:
     return names
 
 
-def examine(given: str) -> Examined:
-    """Read the head and the size of a file or URL.
+def examine(given: str, upstream: UpstreamSettings | None = None) -> Examined:
+    """Read the head and the size of a file or URL. upstream: how other servers are asked.
 
     Raises SourceError: no such file, not a regular file, empty, not permitted, URL that does not answer 200.
     """
-    return asyncio.run(_examine_url(given)) if is_url(given) else _examine_file(given)
+    return asyncio.run(_examine_url(given, upstream)) if is_url(given) else _examine_file(given)
 
 
 def _examine_file(given: str) -> Examined:
@@ -80,29 +82,32 @@ def _examine_file(given: str) -> Examined:
         os.close(fd)
 
 
-async def _examine_url(given: str) -> Examined:
+async def _examine_url(given: str, upstream: UpstreamSettings | None) -> Examined:
     import aiohttp  # a third of a second that only URLs need
 
     try:
         parse_url(given)
     except WireError as error:
         raise SourceError(f"{given}: {error.what}") from None
-    limit = aiohttp.ClientTimeout(total=PROBE_SECONDS)
+    upstreams, head = Upstreams(upstream), b""
     try:
-        async with (
-            aiohttp.ClientSession(timeout=limit, trust_env=True, auto_decompress=False) as session,
-            session.get(given, headers={"Range": f"bytes=0-{HEAD - 1}", "Accept-Encoding": "identity"}) as answer,
-        ):
+        async with asyncio.timeout(PROBE_SECONDS):
+            answer = await upstreams.ask("GET", given, {"Range": f"bytes=0-{HEAD - 1}"})
             if answer.status not in (200, 206):
+                answer.close()
                 raise SourceError(f"{given} answers {answer.status} {answer.reason}")
             size = _total(answer.status, answer.headers.get("Content-Range"), answer.headers.get("Content-Length"))
-            head = b""
             while len(head) < HEAD and (chunk := await answer.content.read(HEAD - len(head))):
                 head += chunk
+            answer.close()
     except TimeoutError:
         raise SourceError(f"{given} did not answer within {PROBE_SECONDS:.0f} s") from None
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except UpstreamFailed as error:
+        raise SourceError(f"cannot fetch {given}: {host_of(given)} {error}") from None
+    except (aiohttp.ClientError, OSError) as error:
         raise SourceError(f"cannot fetch {given}: {error}") from None
+    finally:
+        await upstreams.close()
     if not head:
         raise SourceError(f"{given} is empty")
     return Examined(given, RemoteFile(given), head, size)

@@ -35,8 +35,8 @@ class StaticMode:
             if wrong := check_text(text.replace("\n", " ") if what == "the message" else text, what):
                 raise StartError(wrong, 2)
         try:
-            kernel = examine(static.kernel)
-            initrds = [examine(name) for name in split_list(static.initrds)]
+            kernel = examine(static.kernel, upstream)
+            initrds = [examine(name, upstream) for name in split_list(static.initrds)]
         except SourceError as error:
             raise StartError(str(error), 2) from None
         known = recognised(kernel, check_kernel(kernel.head, kernel.size))

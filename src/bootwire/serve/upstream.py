@@ -1,4 +1,4 @@
-"""Octets that live at another server, streamed through to a machine and never held whole.
+"""Octets that live at another server, on their way to a machine: streamed through, or out of the cache as they come.
 
 The transfer loop hands the connection over with its request; here, in the control loop, the request goes to the
 operator's URL and the answer comes back at the machine's own pace. Then the connection returns to the transfer loop.
@@ -14,11 +14,12 @@ import socket
 import struct
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from bootwire.engine import http as engine
 from bootwire.facts import SizeProbed, TransferDone, TransferFailed, TransferStarted
 from bootwire.serve.content import Record, Upstream
+from bootwire.serve.growing import Reader
 from bootwire.serve.upstreams import READ_SECONDS, UpstreamFailed, Upstreams, host_of
 from bootwire.wire import http
 from bootwire.wire.text import printable
@@ -30,6 +31,7 @@ STREAMS = 1024  # at a time; further machines are told to come back (iPXE honour
 STALL_SECONDS = 30.0  # for a machine to take one PIECE
 LINGER_SECONDS = 2.0
 PIECE = 64 * 1024  # octets handed to the kernel at once
+FILE_PIECE = 256 * 1024  # the same, out of a file: no machine holds up another for longer
 RESUMES = 5  # attempts in a row without one new octet
 RESUME_SECONDS = 0.25  # before the first attempt; doubles with each
 
@@ -150,6 +152,16 @@ class _Stream:
 
     async def answer(self) -> None:
         """Raises _Broken."""
+        if self._upstream.kept is not None:
+            try:
+                reader = await self._upstream.kept()
+            except UpstreamFailed as error:
+                await self.refuse(502, str(error))
+                return
+            if reader is not None:
+                with contextlib.closing(reader):
+                    await self._follow(reader)
+                return
         passed = {name: self._request.headers[name] for name in _TO_UPSTREAM if name in self._request.headers}
         if "," in passed.get("range", ""):
             del passed["range"]  # several parts would come as multipart; the whole is as good an answer
@@ -230,6 +242,45 @@ class _Stream:
         seconds = time.monotonic() - self._began
         self._record(TransferDone(machine, "http", name, self._peer, self.octets, seconds))
 
+    async def _follow(self, reader: Reader) -> None:
+        """Send what comes into the cache, as it comes."""
+        image, machine, name = reader.growing, self._upstream.machine, self._upstream.name
+        date, media_type = http.format_date(time.time()), self._upstream.media_type
+        at, stop, chunked = 0, image.whole, False
+        if image.whole >= 0:
+            answer = engine.answer(self._request, date, image.whole, media_type, image.etag, image.modified)
+            status, head, at, stop = answer.status, answer.head, answer.start, answer.stop
+        else:
+            chunked = self._request.version == 11
+            self.keep = self.keep and chunked
+            fields = [("Date", date), ("Server", "bootwire"), ("Content-Type", media_type)]
+            fields += [("Transfer-Encoding", "chunked")] if chunked else []
+            fields += engine.connection_field(self._request) if self.keep else [("Connection", "close")]
+            status, head = 200, http.emit_head(200, fields)
+        if self._request.method == "HEAD" or status not in (200, 206):
+            await self._send(head)
+            if status == 200:
+                self._record(SizeProbed(machine, name, self._peer, max(0, image.whole), "http"))
+            return
+        because = f"as it comes from {self._host}, into the cache"
+        self._record(TransferStarted(machine, "http", name, self._peer, stop - at if stop >= 0 else -1, because))
+        await self._send(head)
+        while stop < 0 or at < stop:
+            try:
+                here = await image.past(at)
+            except UpstreamFailed as error:
+                raise _Broken(str(error)) from None
+            if here <= at and stop < 0:
+                break
+            until = min(here, at + FILE_PIECE, *([stop] if stop >= 0 else []))
+            await self._send(b"%x\r\n" % (until - at) if chunked else b"")
+            await self._send_file(reader.file, at, until - at)
+            await self._send(b"\r\n" if chunked else b"")
+            self.octets += until - at
+            at = until
+        await self._send(b"0\r\n\r\n" if chunked else b"")
+        self._record(TransferDone(machine, "http", name, self._peer, self.octets, time.monotonic() - self._began))
+
     def _head(self, response: aiohttp.ClientResponse, length: int, chunked: bool) -> bytes:
         fields = [("Date", http.format_date(time.time())), ("Server", "bootwire")]
         if response.status in (200, 206):
@@ -252,6 +303,15 @@ class _Stream:
                 async with asyncio.timeout(STALL_SECONDS):
                     await loop.sock_sendall(self._sock, view[:PIECE])
                 view = view[PIECE:]
+        except TimeoutError:
+            raise _Broken(f"the machine took next to nothing for {STALL_SECONDS:.0f} s") from None
+        except OSError:
+            raise _Broken("the machine closed the connection") from None
+
+    async def _send_file(self, file: BinaryIO, at: int, octets: int) -> None:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                await asyncio.get_running_loop().sock_sendfile(self._sock, file, at, octets)
         except TimeoutError:
             raise _Broken(f"the machine took next to nothing for {STALL_SECONDS:.0f} s") from None
         except OSError:

@@ -7,6 +7,7 @@ cloud's metadata: every address that is connected to is looked at, after each re
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from bootwire.wire.text import printable
 
@@ -29,6 +31,9 @@ REDIRECTS = 5
 
 METADATA = ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 """Where clouds tell a machine its secrets: AWS, GCP and OpenStack; AWS over IPv6; Alibaba; Azure; Oracle."""
+
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1: an IPv4 address in its last 32 bits
 
 
 class UpstreamFailed(Exception):
@@ -64,17 +69,23 @@ class Upstreams:
         import aiohttp
         import yarl
 
+        proxy: str | None = None
         try:
             url = yarl.URL(location, encoded=_ENCODED.fullmatch(location) is not None)
             for _ in range(REDIRECTS + 1):
                 guarded = not trusted and not self._allows(url)
                 if guarded and (why := forbidden(url.host or "")):
                     raise UpstreamFailed(f"is {why}, where a boot service's answer may not lead (--allow-upstream)")
-                session = self._session(guarded)
-                proxy = self.settings.proxy or None
+                proxy = self._proxy(url)
+                if guarded and proxy:  # which resolves the name itself
+                    await _look_at(url)
+                session = self._session(guarded and not proxy)
                 response = await session.request(
                     method, url, headers=dict(headers or {}), allow_redirects=False, proxy=proxy
                 )
+                if proxy and response.status == 407:
+                    response.close()
+                    raise UpstreamFailed(f"cannot be asked: the proxy {_shown(proxy)} wants a password")
                 if response.status not in (301, 302, 303, 307, 308) or not (to := response.headers.get("Location")):
                     return response
                 response.close()
@@ -88,6 +99,12 @@ class Upstreams:
         except aiohttp.ClientConnectorCertificateError as error:
             verdict = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
             raise UpstreamFailed(f"has a certificate that is not trusted: {printable(verdict)}") from None
+        except aiohttp.ClientProxyConnectionError as error:
+            why = printable(error.os_error.strerror or str(error))
+            raise UpstreamFailed(f"cannot be asked: the proxy {_shown(proxy)} cannot be reached: {why}") from None
+        except aiohttp.ClientHttpProxyError as error:
+            why = f"{error.status} {printable(error.message, 60)}"
+            raise UpstreamFailed(f"cannot be asked: the proxy {_shown(proxy)} answers {why}") from None
         except aiohttp.ClientConnectorError as error:
             raise UpstreamFailed(f"cannot be reached: {printable(error.os_error.strerror or str(error))}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -102,16 +119,21 @@ class Upstreams:
         """Whether the operator allows this very host, whatever its address."""
         return not {url.host or "", f"{url.host}:{url.port}"}.isdisjoint(self.settings.allowed)
 
+    def _proxy(self, url: yarl.URL) -> str | None:
+        """The operator's proxy, or the environment's for this URL."""
+        if self.settings.proxy:
+            return self.settings.proxy
+        if url.host and proxy_bypass(f"{url.host}:{url.port}"):
+            return None
+        return getproxies().get(url.scheme) or None
+
     def _session(self, guarded: bool) -> aiohttp.ClientSession:
         import aiohttp  # a third of a second that only URLs need
 
         session = self._sessions.get(guarded)
         if session is None:
             resolver = _guarded_resolver() if guarded else None
-            tls: ssl.SSLContext | bool = True
-            if self.settings.ca:
-                tls = ssl.create_default_context()
-                tls.load_verify_locations(self.settings.ca)
+            tls: ssl.SSLContext | bool = trust(self.settings.ca) if self.settings.ca else True
             session = self._sessions[guarded] = aiohttp.ClientSession(
                 auto_decompress=False,
                 connector=aiohttp.TCPConnector(limit=0, resolver=resolver, ssl=tls),
@@ -122,6 +144,44 @@ class Upstreams:
                 trust_env=True,
             )
         return session
+
+
+def trust(ca: str) -> ssl.SSLContext:
+    """The system's certificates and those in a file. Raises OSError: there are none in it."""
+    tls = ssl.create_default_context()
+    tls.load_verify_locations(ca)
+    return tls
+
+
+def check(settings: Settings) -> str:
+    """What is wrong with the settings, for a person; "" if nothing is."""
+    if settings.proxy:
+        parts = urlsplit(settings.proxy)
+        if parts.scheme != "http" or not parts.hostname:
+            return f"--upstream-proxy {_shown(settings.proxy)} is no URL of an HTTP proxy\n  try  http://HOST:PORT"
+    if settings.ca:
+        try:
+            trust(settings.ca)
+        except OSError as error:
+            why = "there is no certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
+            return f"--upstream-ca {settings.ca}: {why}\n  it should hold certificates in PEM"
+    return ""
+
+
+def _shown(proxy: str | None) -> str:
+    """A proxy's host and port, without the password that may stand before them."""
+    return printable(urlsplit(proxy or "").netloc.rpartition("@")[2] or (proxy or ""))
+
+
+async def _look_at(url: yarl.URL) -> None:
+    """Raises UpstreamFailed where a name leads to what nobody's answer may lead to, as far as we can resolve it."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host or "", url.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return  # behind the proxy there are names that only it knows
+    for *_, address in found:
+        if why := forbidden(str(address[0])):
+            raise UpstreamFailed(f"is {why}, where a boot service's answer may not lead (--allow-upstream)")
 
 
 def host_of(location: str) -> str:
@@ -135,8 +195,11 @@ def forbidden(host: str) -> str:
         address = ipaddress.ip_address(host.partition("%")[0].strip("[]"))
     except ValueError:
         return "this machine itself" if host.lower().rstrip(".") in ("localhost", "ip6-localhost") else ""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    if isinstance(address, ipaddress.IPv6Address):
+        inside = address.ipv4_mapped or address.sixtofour
+        if address in NAT64:
+            inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        address = inside or address
     if str(address) in METADATA:
         return "a cloud's metadata service"
     if address.is_loopback or address.is_unspecified or (address.version == 4 and int(address) >> 24 == 0):

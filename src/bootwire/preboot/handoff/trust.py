@@ -32,8 +32,8 @@ def check_digest(data: bytes, expected: str) -> str:
     return found
 
 
-def check_signature(data: bytes, signature: bytes, keys: Sequence[Path]) -> str:
-    """Check a detached signature; who signed, a phrase. Raises HandoffError.
+def check_signature(data: bytes | Path, signature: bytes, keys: Sequence[Path]) -> str:
+    """Check a detached signature of octets or of a file; who signed, a phrase. Raises HandoffError.
 
     keys: OpenPGP keyrings, binary or armoured, for OpenPGP signatures; certificates in PEM that the signer must
     lead to for CMS; public keys in PEM for plain signatures.
@@ -45,7 +45,10 @@ def check_signature(data: bytes, signature: bytes, keys: Sequence[Path]) -> str:
     others = [(key, text) for key, text in known if text.lstrip().startswith(_PEM)]
     with tempfile.TemporaryDirectory(prefix="bootwire-") as folder:
         place = Path(folder)
-        (place / "data").write_bytes(data)
+        if isinstance(data, Path):
+            (place / "data").symlink_to(data.absolute())
+        else:
+            (place / "data").write_bytes(data)
         (place / "signature").write_bytes(_plain(signature))
         if rings and (found := _gpgv(place, rings)):
             return found
