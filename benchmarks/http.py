@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import itertools
 import json
 import os
@@ -319,6 +320,8 @@ def serve(where: str, profile: str | None) -> int:
             loop, [("127.0.0.1", int(port))], answers.http, journal.record, record_made=journal.record_made
         )  # fmt: skip
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+        gc.collect()
+        gc.freeze()  # as app.py does
         if profile:
             import cProfile
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import resource
 import shlex
@@ -196,6 +197,8 @@ class _Server:
             self._page = await self._desk.open(self._progress, [manage])
             self._say_ready(chosen)
             self._journal.start()
+            gc.collect()
+            gc.freeze()  # what is there now stays: looking through it again would hold everybody up for milliseconds
             thread.start()
             why = await self._until_signal(control, chosen, signals)
             await self._drain(signals)

@@ -52,8 +52,8 @@ ACCEPTS = 64  # connections accepted before the others get their turn again
 PIPELINE = 32  # requests answered out of one read before the others get their turn again
 YOUNG = 1024 * 1024  # octets of an answer during which it is young
 YOUNG_TURN = 128 * 1024
-OLD_TURN = 1024 * 1024
-SLICE = 1024 * 1024  # octets between two looks at the network: some hundred microseconds on loopback
+OLD_TURN = 512 * 1024
+SLICE = 512 * 1024  # octets between two looks at the network: some hundred microseconds on loopback
 SMALL = 64 * 1024  # octets up to which a file is kept in memory, ready to send
 LINGER: Ns = 2 * S  # how long a closed connection is drained, so that a reset does not overtake the answer
 DRAIN = 256 * 1024  # octets drained at most
@@ -293,7 +293,7 @@ class HttpServer:
         (self._young if connection.young else self._old).append(connection)
         if not self._turns_due:
             self._turns_due = True
-            self.loop.call_soon(self._take_turns)
+            self.loop.next(self._take_turns)
 
     def _take_turns(self) -> None:
         self._turns_due = False
@@ -306,7 +306,7 @@ class HttpServer:
                 octets += old.popleft().turn(now)
         if (young or old) and not self._turns_due:
             self._turns_due = True
-            self.loop.call_soon(self._take_turns)
+            self.loop.next(self._take_turns)
 
     # --- facts ----------------------------------------------------------------------------------------------------
 
@@ -336,12 +336,14 @@ class _Connection:
     unread    there may be octets to read
     ended     the peer has sent its last octet
     blocked   the kernel takes nothing until it says so
+    untold    the fact that a transfer has begun: told after the first octets went out, which need not wait for it
     queued    octets the peer had not acknowledged when the deadline last came; -1 where it has not since then
     """
 
     __slots__ = (
-        "address", "began", "blocked", "content", "deadline", "ended", "fd", "head", "http", "keep", "offset", "ours",
-        "peer", "port", "queued", "resume", "server", "sock", "start", "state", "stop", "unread", "version", "view",
+        "address", "began", "blocked", "content", "deadline", "ended", "fd", "head", "http", "keep", "offset",
+        "ours", "peer", "port", "queued", "resume", "server", "sock", "start", "state", "stop", "unread", "untold",
+        "version", "view",
     )  # fmt: skip
 
     def __init__(self, server: HttpServer, sock: socket.socket, address: str, port: int, now: Ns) -> None:
@@ -363,6 +365,7 @@ class _Connection:
         self.start = self.offset = self.stop = 0
         self.keep = self.unread = self.ended = self.blocked = self.resume = False
         self.queued = 0
+        self.untold: TransferStarted | None = None
 
     @property
     def young(self) -> bool:
@@ -617,7 +620,7 @@ class _Connection:
             part = f"octets {answer.start}-{answer.stop - 1} of {content.size}" if answer.status == 206 else ""
             octets = answer.stop - answer.start
             self._take_content(content, answer.start, answer.stop)
-            server.record(TransferStarted(content.machine, "http", content.name, self.address, octets, part))
+            self.untold = TransferStarted(content.machine, "http", content.name, self.address, octets, part)
         else:
             if answer.status == 200:
                 server.record(SizeProbed(content.machine, content.name, self.address, content.size, "http"))
@@ -669,6 +672,7 @@ class _Connection:
             self.fail(_why(error))
         if self.state != BUSY:
             return 0
+        self._tell_started()
         if not self.blocked:
             if self.offset < self.stop:
                 self.server.queue(self)
@@ -708,7 +712,13 @@ class _Connection:
         self.blocked = sent < count
         return sent
 
+    def _tell_started(self) -> None:
+        if self.untold is not None:
+            self.server.record(self.untold)
+            self.untold = None
+
     def _tell_failed(self, content: Content, because: str) -> None:
+        self._tell_started()
         octets = max(0, self.offset - self.start - len(self.head))
         seconds = (time.monotonic_ns() - self.began) / S
         self.server.record(

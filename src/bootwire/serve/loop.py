@@ -91,6 +91,10 @@ class Loop:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._wake, 1)
 
+    def next(self, callback: Callable[[], None]) -> None:
+        """Run `callback` after the next look at the descriptors. From the loop's own thread."""
+        self._soon.append(callback)
+
     def stop(self) -> None:
         """End `run` after the round under way. From any thread."""
 
@@ -105,8 +109,8 @@ class Loop:
         eager = False  # the last events came so soon that the next ones may
         while self._running:
             try:
-                ready = epoll.poll(0, ROUND) if eager else ()
-                if not ready:
+                ready = epoll.poll(0, ROUND) if eager or self._soon else ()
+                if not ready and not self._soon:
                     waiting = clock()
                     while eager and not ready and clock() - waiting < EAGER:
                         ready = epoll.poll(0, ROUND)
