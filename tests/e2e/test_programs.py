@@ -12,6 +12,7 @@ import pytest
 from bootwire import facts
 from bootwire.lab.firmware import Machine
 from bootwire.lab.network import LabError
+from bootwire.lab.server import start_server
 from bootwire.observe import prose
 from bootwire.policy import inventory
 from bootwire.programs.build import main
@@ -90,6 +91,26 @@ def test_hello_reports_what_the_machine_is_and_goes_on_to_a_kernel(bench: Bench,
     ]
     assert [name for _, name in booted.loaders][-1] == "bios/undionly.kpxe"
     assert "The server has it" in booted.machine.text
+
+
+def test_a_fleet_decides_by_what_hello_reported(bench: Bench, tmp_path: Path) -> None:
+    disk = mbr_disk(tmp_path / "a.img", 64 << 20, [])
+    with bench:
+        bench.start_dhcp()
+        fleet = tmp_path / "fleet.toml"
+        images = f'kernel = "{bench.linux.kernel}"\ninitrd = "{bench.initrds[0]}"\ncmdline = "console=ttyS0 size='
+        match = '{ "cpu.vendor" = "GenuineIntel", memory = ">= 300MiB", disk = ">= 60MiB" }'
+        fleet.write_text(
+            f'[profiles.large]\n{images}large"\n[profiles.small]\n{images}small"\n'
+            f'[[group]]\nname = "large ones"\nmatch = {match}\nprofile = "large"\n[[group]]\nprofile = "small"\n'
+        )
+        argv = ["serve", str(fleet), "-i", "eth0", "--state-dir", str(bench.state), "--no-fetch", "--program", "hello"]
+        bench.server = start_server(bench.ours, argv, tmp_path)
+        options = ["-cpu", "Haswell", "-m", "320", *drive(disk, "virtio-blk-pci")]
+        booted = bench.finish(bench.power_on("bios", options=options))
+    assert booted.command_line == "console=ttyS0 size=large"
+    scripts = [fact.because for fact in booted.facts if isinstance(fact, facts.ScriptServed)]
+    assert "large ones" in scripts[-1]
 
 
 def test_hello_over_the_pxe_of_undionly(bench: Bench) -> None:
