@@ -211,6 +211,24 @@ def test_ask_chains_another_network_program(bench: Bench, tmp_path: Path) -> Non
         said(bench, machine, "OTHER ", 90)
 
 
+def test_ask_chains_pxelinux_which_finds_its_files_beside_itself(bench: Bench, tmp_path: Path) -> None:
+    """PXELINUX takes its directory from the file name in the ROM's cached packet, where `ask` has put its own."""
+    root = tmp_path / "files"
+    with bench:
+        (root / "pxe" / "pxelinux.cfg").mkdir(parents=True)
+        for source in ("/usr/lib/PXELINUX/pxelinux.0", "/usr/lib/syslinux/modules/bios/ldlinux.c32"):
+            shutil.copy(source, root / "pxe")
+        shutil.copy(bench.linux.kernel, root / "pxe" / "linux")
+        shutil.copy(bench.initrds[0], root / "pxe" / "initrd.gz")
+        label = "DEFAULT one\nLABEL one\n KERNEL linux\n APPEND initrd=initrd.gz console=ttyS0 by=pxelinux\n"
+        (root / "pxe" / "pxelinux.cfg" / "default").write_text(label)
+        bench.start_dhcp()
+        answer = f"multiboot {BOOTWIRE}:pxe/pxelinux.0"
+        bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", answer, "--files", str(root)])
+        booted = bench.finish(bench.power_on("bios"))
+    assert "by=pxelinux" in booted.command_line.split()
+
+
 def test_ask_waits_until_an_order_comes_and_then_goes(bench: Bench, tmp_path: Path) -> None:
     disk = mbr_disk(tmp_path / "a.img", 1 << 20, [(0x80, 0x83, 64, 64)], {64: code(tmp_path, "VBR")})
     with bench:
