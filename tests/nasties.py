@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from bootwire.wire import tftp
+from bootwire.wire import report, tftp
 from dhcp_samples import NAMES, vector
 from good_client import PROBE
 from vector_files import names, octets
@@ -91,6 +91,11 @@ def bootinfo_packets(seed: int, count: int) -> list[bytes]:
     return _stream(seed, count, good, _bootinfo_by_hand())
 
 
+def reports(seed: int, count: int) -> list[bytes]:
+    """Datagrams for port 6971."""
+    return _stream(seed, count, [*_reports()], _reports_by_hand())
+
+
 # --- by hand -----------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +159,37 @@ def _bootinfo_by_hand() -> Iterator[bytes]:
         yield struct.pack("<hhi", 1, 1, 0) + (b"bootwire1 " + text)[:512].ljust(512, b"\0")  # as an identity
         yield struct.pack("<hhi", 1, 3, 0) + (b"bootwire1 " + text)[:512].ljust(512, b"\0")
     yield struct.pack("<hhi", 1, 1, 0) + b"bootwire1 " + b"A" * 502
+
+
+def _reports() -> Iterator[bytes]:
+    machine = report.Mac(bytes.fromhex("525400770001"))
+    for items in (
+        (report.Program(b"hello 1"), machine, report.Pxe(0x0201, (2, 1, 0)), report.Memory(((0, 640 << 10, 1),))),
+        (machine, report.Disk(0x80, 2, 512, 131072, 0, 0, 0, b"ATA"), report.Label(0x80, 2, bytes(range(16)))),
+        (machine, report.Partition(0x80, 1, 0, 1, 2, bytes(16), bytes(16), "name".encode("utf-16-le"))),
+        (machine, report.Cpuid(0, 0, 13, 1, 2, 3), report.Smbios(b"\1\x1b\0\1" + bytes(23) + b"Maker\0\0")),
+        (machine, report.Note(b"ask: no answer")),
+    ):
+        for part in (0, 1, 15):
+            yield report.emit(report.Report(part, report.BIOS, 0, items, part, part + 1))
+
+
+def _reports_by_hand() -> Iterator[bytes]:
+    whole = next(_reports())
+    for size in (0, 1, 4, 16, 19, 20, 21, 23, 24, 1_472, 1_473, 2_048, 9_000):
+        yield whole[:size].ljust(size, b"\xff")
+    for at in range(20):
+        for octet in (0, 1, 2, 16, 17, 0x7F, 0x80, 0xFF):
+            yield whole[:at] + bytes((octet,)) + whole[at + 1 :]
+    for kind in range(18):
+        for size in (0, 1, 2, 4, 5, 8, 16, 20, 24, 28, 29, 44, 60, 61, 255, 1_400):
+            body = struct.pack("<HH", kind, size) + b"\xff" * size
+            yield whole[:16] + struct.pack("<HH", 20 + len(body), 0) + body
+            yield whole[:16] + struct.pack("<HH", 20 + len(body), 0) + body[:2] + b"\xff\xff" + body[4:]
+    for text in HOSTILE_TEXTS:
+        yield report.emit(report.Report(7, 1, 0, (report.Mac(b"\2" * 6), report.Note(text), report.Program(text))))
+    empty = struct.pack("<HH", 99, 0) * 300
+    yield whole[:16] + struct.pack("<HH", 20 + len(empty), 0) + empty
 
 
 def _tftp_by_hand() -> Iterator[bytes]:

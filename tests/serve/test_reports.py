@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+import nasties
 from bootwire.facts import Fact, Listening, ProgramSaid, Refused, ReportReceived
 from bootwire.policy import inventory
 from bootwire.serve.echo import Echo
@@ -34,10 +35,12 @@ def talk(port: int, *datagrams: bytes, answers: bool = True) -> list[bytes]:
         return got
 
 
-def reported(*datagrams: bytes, machine_at: Callable[[str], str] = lambda _: "") -> tuple[list[Fact], ReportReceiver]:
+def reported(
+    *datagrams: bytes, machine_at: Callable[[str], str] = lambda _: "", strangers: int = 9
+) -> tuple[list[Fact], ReportReceiver]:
     async def run() -> tuple[list[Fact], ReportReceiver]:
         told: list[Fact] = []
-        receiver = ReportReceiver(told.append, machine_at)
+        receiver = ReportReceiver(told.append, machine_at, strangers=strangers)
         receiver.open(asyncio.get_running_loop(), ["127.0.0.1"], port=0)
         await asyncio.to_thread(talk, receiver.ports[0], *datagrams)
         receiver.close()
@@ -86,6 +89,37 @@ def test_an_acknowledgement_comes_back_from_where_it_was_sent():
             receiver.close()
 
     assert [parse(octets) for octets in asyncio.run(run())] == [Acknowledgement(77, report.BIOS)]
+
+
+def test_ten_thousand_hostile_datagrams_and_a_good_report_after_them():
+    """From a hundred addresses, since one alone is answered 32 times a second."""
+    items = nasties.reports(5, 10_000)
+
+    async def run() -> tuple[list[Fact], ReportReceiver]:
+        told: list[Fact] = []
+        receiver = ReportReceiver(told.append, lambda _: "")
+        receiver.open(asyncio.get_running_loop(), ["127.0.0.1"], port=0)
+        for number in range(0, len(items), 100):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind((f"127.9.0.{number // 100 + 1}", 0))
+                for item in items[number : number + 100]:
+                    sock.sendto(item, ("127.0.0.1", receiver.ports[0]))
+            await asyncio.sleep(0)  # the receiver takes what has come
+        await asyncio.to_thread(talk, receiver.ports[0], about(MAC, report.Program(b"hello 1"), DISK))
+        receiver.close()
+        return told, receiver
+
+    told, receiver = asyncio.run(run())
+    record = receiver.machine(MAC)
+    assert record is not None
+    assert record.hardware.program == "hello 1"
+    assert len([fact for fact in told if isinstance(fact, Refused)]) < 200
+
+
+def test_machines_that_nobody_heard_boot_are_kept_up_to_a_number():
+    told, receiver = reported(*(about(f"52:54:00:00:00:0{i}", DISK, nonce=i) for i in range(4)), strangers=2)
+    assert [receiver.machine(f"52:54:00:00:00:0{i}") is not None for i in range(4)] == [True, True, False, False]
+    assert "such machines have reported already" in next(fact.because for fact in told if isinstance(fact, Refused))
 
 
 @pytest.mark.parametrize(("service", "answers"), [("echo", True), ("log", False)])

@@ -20,7 +20,7 @@ from bootwire.engine import bootinfo as engine
 from bootwire.engine.bootinfo import Answer, Asker, NoAnswer, OrderOver, Server
 from bootwire.engine.lru import Lru
 from bootwire.serve import bpf
-from bootwire.serve.brake import Brake
+from bootwire.serve.brake import Brake, ControlClock
 from bootwire.serve.capture_socket import set_receive_buffer
 from bootwire.serve.content import Record
 from bootwire.serve.dhcp import PortInUse
@@ -87,8 +87,8 @@ class BootinfoEdge:
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._facts = Brake(_Clock(loop), self._record, "bootinfo", FACTS)
-        self._refusals = Brake(_Clock(loop), self._record, "bootinfo", REFUSALS)
+        self._facts = Brake(ControlClock(loop), self._record, "bootinfo", FACTS)
+        self._refusals = Brake(ControlClock(loop), self._record, "bootinfo", REFUSALS)
         own = [address for interface in self._interfaces for address in interface.addresses]
         self._server.unwelcome = frozenset(
             [one.address for one in own] + [one.broadcast for one in own if one.prefix < 31]
@@ -287,13 +287,3 @@ def _bound(address: str, port: int) -> socket.socket:
         what, fix = taken("udp", port)
         raise PortInUse(f"{what}; bootinfo clients know no other", fix) from None
     return made
-
-
-class _Clock:
-    """The control loop, as a brake sees it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def at(self, when: Ns, call: Callable[[Ns], None], /) -> None:
-        self._loop.call_later(max(0, when - time.monotonic_ns()) / S, call, when)

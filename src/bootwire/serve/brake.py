@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +18,16 @@ class Clock(Protocol):
     """A loop: calls later."""
 
     def at(self, when: Ns, call: Callable[[Ns], None], /) -> object: ...
+
+
+class ControlClock:
+    """The control loop, as a brake sees it."""
+
+    def __init__(self, control: asyncio.AbstractEventLoop) -> None:
+        self._control = control
+
+    def at(self, when: Ns, call: Callable[[Ns], None], /) -> None:
+        self._control.call_later(max(0, when - time.monotonic_ns()) / S, call, when)
 
 
 class Brake:

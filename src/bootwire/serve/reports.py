@@ -12,12 +12,15 @@ from bootwire.engine.lru import Lru
 from bootwire.facts import ProgramSaid, Refused, ReportReceived
 from bootwire.policy import inventory
 from bootwire.policy.inventory import Hardware, Machine
+from bootwire.serve.brake import Brake, ControlClock
 from bootwire.serve.content import Record
 from bootwire.serve.datagrams import Datagrams
 from bootwire.wire import report
 from bootwire.wire.text import printable
 
 MACHINES: Final = 4_096  # records kept in memory, the least recently reported forgotten first
+FACTS: Final = 100  # lines a second about what machines report
+REFUSALS: Final = 20  # the same about datagrams that were none
 BUFFER: Final = 2 << 20  # octets of the kernel's queue, as it counts them: 200 machines that report at once
 
 
@@ -25,11 +28,16 @@ class ReportReceiver:
     """Receives on every address, in the control loop, from `open` until `close`. Records outlive both.
 
     machine_at  the MAC at an address, "" if not known
-    note        told of every new or changed record; what is not is only seen again
+    note        told of every record after each report
+    strangers   new records taken in all from addresses that no machine was heard at
     """
 
     def __init__(
-        self, record: Record, machine_at: Callable[[str], str], note: Callable[[Machine], None] = lambda _: None
+        self,
+        record: Record,
+        machine_at: Callable[[str], str],
+        note: Callable[[Machine], None] = lambda _: None,
+        strangers: int = MACHINES,
     ) -> None:
         self._record = record
         self._machine_at = machine_at
@@ -37,10 +45,13 @@ class ReportReceiver:
         self._engine = engine.Reports()
         self._records: Lru[str, Machine] = Lru(MACHINES)
         self._sockets: Datagrams | None = None
+        self._strangers = strangers
 
     def open(self, control: asyncio.AbstractEventLoop, addresses: Sequence[str], port: int = report.PORT) -> None:
         """Addresses whose port is taken are left out with a fact. Opening again moves to other addresses."""
         self.close()
+        self._facts = Brake(ControlClock(control), self._record, "report", FACTS)
+        self._refusals = Brake(ControlClock(control), self._record, "report", REFUSALS)
         without = "programs on bare machines cannot report"
         self._sockets = Datagrams(
             control, addresses, port, self._record, self._take,
@@ -71,7 +82,7 @@ class ReportReceiver:
                 case engine.Send(octets):
                     answer(octets)
                 case engine.Refused(because):
-                    self._record(Refused(self._machine_at(source[0]), "report", source[0], printable(because)))
+                    self._refuse(self._machine_at(source[0]), source[0], because)
                 case engine.Complete(parts):
                     self._complete(parts, source[0])
 
@@ -80,13 +91,22 @@ class ReportReceiver:
         at = self._machine_at(address)
         if now is None or (at and at != now.machine):
             because = f"it says it is {now.machine}, but {at} has that address" if now else "it does not say who it is"
-            self._record(Refused(at, "report", address, because))
+            self._refuse(at, address, because)
             return
         for text in inventory.notes(parts):
-            self._record(ProgramSaid(now.machine, address, "note", text))
+            self._facts.tell(ProgramSaid(now.machine, address, "note", text), time.monotonic_ns())
         if now.cpu == inventory.Cpu() and not now.disks and not now.memory:
             return  # a note alone
+        if not at and self._records.get(now.machine) is None:
+            self._strangers -= 1
+            if self._strangers < 0:
+                because = "nobody heard it boot, and many such machines have reported already"
+                self._refuse(now.machine, address, because)
+                return
         self._fold(now, address)
+
+    def _refuse(self, machine: str, address: str, because: str) -> None:
+        self._refusals.tell(Refused(machine, "report", address, printable(because)), time.monotonic_ns())
 
     def _fold(self, now: Hardware, address: str) -> None:
         before = self._records.get(now.machine)
@@ -95,5 +115,6 @@ class ReportReceiver:
         changes = printable("; ".join(changed))
         because = "its first report" if before is None else "something changed" if changed else "as before"
         what = inventory.summary(now)
-        self._record(ReportReceived(now.machine, address, now.program, what, changes, because, inventory.as_text(now)))
+        fact = ReportReceived(now.machine, address, now.program, what, changes, because, inventory.as_text(now))
+        self._facts.tell(fact, time.monotonic_ns())
         self._note(after)
