@@ -194,6 +194,7 @@ class _Server:
             from bootwire.web.manage import Manage  # a third of a second, once everything answers
 
             manage = Manage(states, lambda: loaders.listed(self._loaders), self._machines.listed)
+            self._desk.listen(chosen, self._http_port, self._boot_server.machine_at)
             self._page = await self._desk.open(self._progress, [manage])
             self._say_ready(chosen)
             self._journal.start()
@@ -350,6 +351,7 @@ class _Server:
         await done.wait()
         self._open_http(chosen)
         self._open_rest(control, chosen)
+        self._desk.listen(chosen, self._http_port, self._boot_server.machine_at)
 
     async def _drain(self, signals: asyncio.Queue[str]) -> None:
         """Take nothing new; let transfers under way end, for DRAIN_SECONDS or until a second signal."""

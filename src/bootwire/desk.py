@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bootwire.facts import Listening, Warned
+from bootwire.observe.story import Json
 from bootwire.serve import ports, traces
+from bootwire.serve.interfaces import Interface
 from bootwire.serve.journal import Journal
 from bootwire.serve.mode import StartError
+from bootwire.serve.rings import Rings
 from bootwire.serve.store import Store
 from bootwire.serve.timeline import TICK_SECONDS, Timeline
 
@@ -44,6 +47,7 @@ class Desk:
         self.store, self.timeline = self._open_store()
         self._site: Site | None = None
         self._traces: traces.Traces | None = None
+        self._rings: Rings | None = None
         self._task: asyncio.Task[None] | None = None
         journal.subscribe(self.timeline.take)
 
@@ -57,6 +61,17 @@ class Desk:
         self._task = asyncio.create_task(self._judge(progress), name="verdicts")
         return url
 
+    def listen(self, interfaces: Sequence[Interface], http_port: int, machine_at: Callable[[str], str]) -> None:
+        """Keep each machine's last frames, for the page. Called again, it goes on with other interfaces. Without the
+        privilege, or without a page, it does nothing."""
+        if self._where is None:
+            return
+        if self._rings:
+            self._rings.close()
+            self._rings = None
+        with contextlib.suppress(OSError):
+            self._rings = Rings(interfaces, http_port, machine_at)
+
     async def close(self) -> None:
         """Close the port; the journal may still bring records until `finish`."""
         if self._task:
@@ -65,6 +80,8 @@ class Desk:
                 await self._task
         if self._site:
             await self._site.close()
+        if self._rings:
+            self._rings.close()
 
     def finish(self) -> None:
         """Store what is known, after the journal's last record."""
@@ -104,7 +121,7 @@ class Desk:
             self.timeline.briefs,
             lambda: {"journal": self._journal.unwritten, "store": self.store.lost, "page": hub.dropped},
         )
-        site = Site([Views(self.timeline, hub, None, metrics.text), *parts], secret, hub)
+        site = Site([Views(self.timeline, hub, self._capture, metrics.text), *parts], secret, hub)
         try:
             await site.open(address, port)
         except OSError as error:
@@ -127,6 +144,11 @@ class Desk:
             self._journal.record(Warned("", what, "pip install 'bootwire[otel]'"))
         else:
             self._journal.subscribe(self._traces.take)
+
+    def _capture(self, boot: Json) -> bytes | None:
+        return (
+            self._rings.pcap(boot["machine"], boot["started"], boot["started"] + boot["last"]) if self._rings else None
+        )
 
     def _complain(self, error: OSError, address: str, port: int) -> None:
         if error.errno == errno.EADDRINUSE:

@@ -16,6 +16,7 @@ from bootwire.wire import ethernet, ip
 # linux/bpf_common.h
 _LOAD_WORD, _LOAD_BYTE, _LOAD_HALF, _LOAD_HALF_AT_X = 0x20, 0x30, 0x28, 0x48
 _LOAD_X_HEADER_SIZE = 0xB1  # X = 4 * (octet & 15)
+_LOAD_BYTE_AT_X = 0x50
 _EQUAL, _ANY_BIT, _RETURN = 0x15, 0x45, 0x06
 
 # linux/filter.h: negative offsets, here as the unsigned numbers that an instruction holds
@@ -72,6 +73,46 @@ def udp_or_tcp_port(port: int) -> bytes:
         ("keep", _RETURN, _WHOLE, "", ""),
         ("drop", _RETURN, 0, "", ""),
     )
+
+
+def conversation(port: int) -> bytes:
+    """Who said what over IPv4, without the bulk: ARP; ICMP; all of DHCP, PXE and TFTP's well-known ports; of other UDP
+    what begins a TFTP transfer or ends it badly (option acknowledgements, errors, blocks 0 and 1); TCP of `port` that
+    opens or closes a connection, and what comes to it with data for its owner."""
+    return _assemble(
+        ("", _LOAD_HALF, _ETHERTYPE, "", ""),
+        ("", _EQUAL, ethernet.ARP, "keep", ""),
+        ("", _EQUAL, ethernet.IPV4, "", "drop"),
+        ("", _LOAD_HALF, _NET + 6, "", ""),
+        ("", _ANY_BIT, 0x1FFF, "drop", ""),
+        ("", _LOAD_X_HEADER_SIZE, _NET, "", ""),
+        ("", _LOAD_BYTE, _NET + 9, "", ""),
+        ("", _EQUAL, ip.ICMP, "keep", ""),
+        ("", _EQUAL, ip.TCP, "tcp", ""),
+        ("", _EQUAL, ip.UDP, "", "drop"),
+        *(("", code, operand, true, "") for at in (0, 2) for code, operand, true in (
+            (_LOAD_HALF_AT_X, _NET + at, ""), (_EQUAL, 67, "keep"), (_EQUAL, 68, "keep"), (_EQUAL, 69, "keep"),
+            (_EQUAL, 4011, "keep"),
+        )),
+        ("", _LOAD_HALF_AT_X, _NET + 8, "", ""),  # TFTP's opcode (RFC 1350 section 5, RFC 2347)
+        ("", _EQUAL, 5, "keep", ""),
+        ("", _EQUAL, 6, "keep", ""),
+        ("", _EQUAL, 3, "block", ""),
+        ("", _EQUAL, 4, "block", "drop"),
+        ("block", _LOAD_HALF_AT_X, _NET + 10, "", ""),
+        ("", _EQUAL, 0, "keep", ""),
+        ("", _EQUAL, 1, "keep", "drop"),
+        ("tcp", _LOAD_HALF_AT_X, _NET, "", ""),
+        ("", _EQUAL, port, "ours", ""),
+        ("", _LOAD_HALF_AT_X, _NET + 2, "", ""),
+        ("", _EQUAL, port, "", "drop"),
+        ("", _LOAD_BYTE_AT_X, _NET + 13, "", ""),
+        ("", _ANY_BIT, 0x0F, "keep", "drop"),  # FIN, SYN, RST, PSH (RFC 9293 section 3.1)
+        ("ours", _LOAD_BYTE_AT_X, _NET + 13, "", ""),
+        ("", _ANY_BIT, 0x07, "keep", "drop"),
+        ("keep", _RETURN, _WHOLE, "", ""),
+        ("drop", _RETURN, 0, "", ""),
+    )  # fmt: skip
 
 
 def not_from(sources: Sequence[str]) -> bytes:

@@ -29,11 +29,11 @@ _TURN = 256  # frames of one interface before the others have their turn
 _FLUSH = 1 << 18  # octets gathered for one write
 _PATIENCE_MS = 200  # how long gathered octets may wait for more
 
-_SO_TIMESTAMPNS = 35  # asm-generic/socket.h; its message has the same number
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h; its message has the same number
 _TIMESPEC = struct.Struct("@ll")  # struct timespec
 _HAS_ETHERNET_HEADER = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK: linux/if_arp.h
 
-_Ancillary = list[tuple[int, int, bytes]]  # level, type, data, as recvmsg gives them
+Ancillary = list[tuple[int, int, bytes]]  # level, type, data, as recvmsg gives them
 
 
 class Capture:
@@ -59,7 +59,7 @@ class Capture:
             program = bpf.udp_or_tcp_port(http_port)
             for interface in interfaces:
                 made = packet_socket(interface, socket.SOCK_RAW, ETH_P_ALL, program, BUFFER)
-                made.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+                made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
                 self._sockets.append(made)
         except OSError:
             self._release()
@@ -112,15 +112,10 @@ class Capture:
     def _keep(
         self, size: int, ancillary: list[tuple[int, int, bytes]], address: tuple[str, int, int, int, bytes]
     ) -> None:
-        _, protocol, kind, link, _ = address
-        if kind == socket.PACKET_OUTGOING and link == _HAS_ETHERNET_HEADER[1]:
-            return  # loopback: it comes in again
-        frame: bytes | memoryview = self._frame[:size]
-        if link not in _HAS_ETHERNET_HEADER:
-            frame = bytes(12) + protocol.to_bytes(2, "big") + frame
-        if tag := auxiliary(ancillary)[0]:
-            frame = b"".join((frame[:12], tag.tpid.to_bytes(2, "big"), tag.tci.to_bytes(2, "big"), frame[12:]))
-        self._gathered += pcap.record(_moment(ancillary), frame, len(frame))
+        frame = framed(self._frame[:size], ancillary, address)
+        if frame is None:
+            return
+        self._gathered += pcap.record(moment(ancillary), frame, len(frame))
         if len(self._gathered) >= _FLUSH:
             self._flush()
 
@@ -149,10 +144,25 @@ class Capture:
         os.close(self._wake)
 
 
-def _moment(ancillary: _Ancillary) -> int:
+def framed(
+    frame: memoryview, ancillary: Ancillary, address: tuple[str, int, int, int, bytes]
+) -> bytes | memoryview | None:
+    """A frame as it was on an Ethernet, whatever link it came from; None for loopback's own echo of it."""
+    _, protocol, kind, link, _ = address
+    if kind == socket.PACKET_OUTGOING and link == _HAS_ETHERNET_HEADER[1]:
+        return None  # loopback: it comes in again
+    whole: bytes | memoryview = frame
+    if link not in _HAS_ETHERNET_HEADER:
+        whole = bytes(12) + protocol.to_bytes(2, "big") + frame
+    if tag := auxiliary(ancillary)[0]:
+        whole = b"".join((whole[:12], tag.tpid.to_bytes(2, "big"), tag.tci.to_bytes(2, "big"), whole[12:]))
+    return whole
+
+
+def moment(ancillary: Ancillary) -> int:
     """When the kernel had the frame, nanoseconds since the Unix epoch."""
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
             return int(seconds * 1_000_000_000 + nanoseconds)
     return time.time_ns()
