@@ -38,16 +38,25 @@ def brief(boot: Boot) -> Json:
     return {
         "boot": boot.number, "machine": boot.machine, "started": round(boot.wall, 3), "client": boot.client,
         "address": boot.address, "what": boot.what, "state": boot.state, "stage": boot.stage,
-        "step": STAGES.index(boot.stage) + 1 if boot.stage else 0, "seconds": round(boot.seconds, 3),
+        "step": STAGES.index(boot.stage) + 1 if boot.stage else 0, "steps": len(STAGES), "seconds": round(boot.seconds, 3),
         "last": round(boot.last, 3), "octets": boot.octets, "resent": boot.resent, "discovers": boot.discovers,
         "now": f"{running.name}" if running else DOING[boot.stage],
         "running": None if running is None else {
             "name": running.name, "protocol": running.protocol, "octets": running.octets, "size": running.size,
             "began": round(running.began, 3),
         },
-        "cause": verdict.cause if verdict else "", "because": verdict.because if verdict else "",
+        "cause": verdict.cause if verdict else "", "because": _because(boot),
         "fix": verdict.fix if verdict else "",
     }  # fmt: skip
+
+
+def _because(boot: Boot) -> str:
+    """The verdict's reason; of a boot that ended well also when its operating system was first heard of."""
+    if boot.verdict is None:
+        return ""
+    if boot.state == "booted" and (stage := boot.stages.get("alive")):
+        return f"{boot.verdict.because}; the operating system was heard of at {stage.ended:.1f} s"
+    return boot.verdict.because
 
 
 def whole(boot: Boot) -> Json:

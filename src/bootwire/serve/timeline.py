@@ -211,7 +211,8 @@ def _row(boot: Boot) -> Row:
 
 def _line(row: Row) -> Json:
     line = dict(zip(_COLUMNS, row, strict=True))
-    return {"boot": line.pop("number"), **line, "step": STAGES.index(line["stage"]) + 1 if line["stage"] else 0}
+    step = STAGES.index(line["stage"]) + 1 if line["stage"] in STAGES else 0
+    return {"boot": line.pop("number"), **line, "step": step, "steps": len(STAGES)}
 
 
 def _packed(records: list[Record]) -> bytes:

@@ -52,13 +52,11 @@ export function moment(wall) {
 export const STATES = {
   running: "▸", booted: "✓", stuck: "✕", silent: "?", declined: "–", unknown: "·",
 };
-export const STAGES = ["discover", "address", "pxe", "loader", "script", "kernel", "initrd", "hand-over", "alive"];
-
 export const state = (name) => h("span", { class: `state ${name}`, "data-sign": STATES[name] || "·" }, name);
 
 export function track(boot) {
-  const steps = STAGES.map((_, index) => h("i", { class: index < boot.step ? "on" : null }));
-  const label = boot.step ? `stage ${boot.step} of ${STAGES.length}: ${boot.stage}` : "no stage yet";
+  const steps = Array.from({ length: boot.steps }, (_, index) => h("i", { class: index < boot.step ? "on" : null }));
+  const label = boot.step ? `stage ${boot.step} of ${boot.steps}: ${boot.stage}` : "no stage yet";
   return h("div", { class: `track ${boot.state}`, role: "img", "aria-label": label }, steps);
 }
 
