@@ -92,3 +92,8 @@ def test_every_offer_names_us(booted: Booted) -> None:
 def test_nothing_fails_is_refused_or_needs_a_person(booted: Booted) -> None:
     bad = (facts.TransferFailed, facts.Refused, facts.Warned, facts.Silent, facts.RivalSeen)
     assert [record.fact for record in booted.records if isinstance(record.fact, bad)] == []
+
+
+def test_the_verdict_is_that_it_booted(booted: Booted) -> None:
+    verdicts = [fact for fact in booted.facts if isinstance(fact, facts.Verdict)]
+    assert [(fact.state, fact.stage) for fact in verdicts] == [("booted", "hand-over")]

@@ -39,7 +39,8 @@ def brief(boot: Boot) -> Json:
         "boot": boot.number, "machine": boot.machine, "started": round(boot.wall, 3), "client": boot.client,
         "address": boot.address, "what": boot.what, "state": boot.state, "stage": boot.stage,
         "step": STAGES.index(boot.stage) + 1 if boot.stage else 0, "steps": len(STAGES),
-        "seconds": round(boot.seconds, 3), "last": round(boot.last, 3), "octets": boot.octets, "resent": boot.resent, "discovers": boot.discovers,
+        "seconds": round(boot.seconds, 3), "last": round(boot.last, 3), "octets": boot.octets,
+        "resent": boot.resent, "discovers": boot.discovers,
         "now": f"{running.name}" if running else DOING[boot.stage],
         "running": None if running is None else {
             "name": running.name, "protocol": running.protocol, "octets": running.octets, "size": running.size,
