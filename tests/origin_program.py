@@ -1,7 +1,8 @@
 """Another HTTP server, as a program of its own: it counts what is asked, holds answers back, and dies half-way.
 
 /held/… answers once /go was asked for; /dies/… breaks off half-way the first time; /calls lists what was answered.
-Listens on 10.9.0.3:8000, and on 127.0.0.1:8001 for a proxy beside it. In the tests' hosts python3 -c PROGRAM SIZE.
+python3 -c PROGRAM SIZE [PEM] listens on 10.9.0.3:8000, on 127.0.0.1:8001 for a proxy beside it, and with a key and
+certificate on 10.9.0.3:8443 for https.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import random
 
 PROGRAM = r"""
-import http.server, json, random, re, socketserver, sys, threading
+import http.server, json, random, re, socketserver, ssl, sys, threading
 SIZE = int(sys.argv[1])
-WHERE = [part.split(":") for part in sys.argv[2:]] or [["10.9.0.3", "8000"], ["127.0.0.1", "8001"]]
+WHERE = [("10.9.0.3", 8000, ""), ("127.0.0.1", 8001, "")] + [("10.9.0.3", 8443, pem) for pem in sys.argv[2:]]
 IMAGE = bytearray(b"".join(random.Random(n).randbytes(1 << 20) for n in range(-(-SIZE >> 20)))[:SIZE])
 IMAGE[:4096] = bytes(4096)
 IMAGE[0x1F1:0x1F2] = b"\1"; IMAGE[0x1FE:0x200] = b"\x55\xaa"
@@ -57,7 +58,12 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     request_queue_size = 500
 
-servers = [Server((host, int(port)), Origin) for host, port in WHERE]
+servers = [Server((host, port), Origin) for host, port, pem in WHERE]
+for one, (_, _, pem) in zip(servers, WHERE):
+    if pem:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(pem)
+        one.socket = tls.wrap_socket(one.socket, server_side=True)
 for one in servers[1:]: threading.Thread(target=one.serve_forever, daemon=True).start()
 servers[0].serve_forever()
 """

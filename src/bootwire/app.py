@@ -46,6 +46,8 @@ from bootwire.serve.echo import Echo
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.http import HttpServer
 from bootwire.serve.http import Limits as HttpLimits
+from bootwire.serve.images import Settings as ImageSettings
+from bootwire.serve.images import open_images
 from bootwire.serve.interfaces import Interface, InterfaceError, choose
 from bootwire.serve.journal import Journal
 from bootwire.serve.loop import Loop
@@ -62,6 +64,7 @@ from bootwire.serve.syslog import SyslogReceiver
 from bootwire.serve.tftp import Limits as TftpLimits
 from bootwire.serve.tftp import TftpServer
 from bootwire.serve.upstream import Streamer
+from bootwire.serve.upstreams import check
 from bootwire.serve.waiting import Waiting
 from bootwire.wire import http
 
@@ -95,9 +98,13 @@ class Settings:
     web: str | None = None
 
 
-def boot(settings: Settings, static: Static) -> int:
+def boot(settings: Settings, static: Static, images: ImageSettings) -> int:
     """Run static mode until a signal ends it. Returns 0; raises StartError when it cannot start."""
-    return serve(settings, StaticMode(static))
+    if not (images.keep or images.offline):
+        if wrong := check(images.upstream):
+            raise StartError(wrong, 2)
+        return serve(settings, StaticMode(static, images.upstream))
+    return serve(settings, StaticMode(static, images=open_images(images, trusted=True), offline=images.offline))
 
 
 def serve(settings: Settings, mode: Mode) -> int:

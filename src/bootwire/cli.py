@@ -189,21 +189,23 @@ def finish(run: Callable[[], int]) -> None:
     sys.exit(status)
 
 
-@main.command()
-@click.argument("kernel")
-@click.argument("initrd", nargs=-1)
-@click.option("--cmdline", default="", envvar="BOOTWIRE_CMDLINE", metavar="TEXT", help="Kernel command line.")
-@click.option("--message", default="", envvar="BOOTWIRE_MESSAGE", metavar="TEXT", help="Shown on the machine's screen.")
-@server_options
-def boot(settings: Settings, kernel: str, initrd: tuple[str, ...], cmdline: str, message: str) -> int:
-    """Every machine that netboots gets this KERNEL, with these INITRDs in order.
-
-    KERNEL and INITRD are files or http(s) URLs.
-    """
-    from bootwire.app import Static
-    from bootwire.app import boot as run
-
-    return run(settings, Static(kernel, initrd, cmdline, message))
+CACHE_OPTIONS = [
+    click.option(
+        "--cache-dir", envvar="BOOTWIRE_CACHE_DIR", metavar="DIR", help="Where.  [default: in the state directory]"
+    ),
+    click.option(
+        "--cache-size", type=click.FloatRange(0.001), default=20.0, show_default=True, envvar="BOOTWIRE_CACHE_SIZE",
+        metavar="GB", help="How much; what was not used for longest goes first.",
+    ),
+    click.option(
+        "--upstream-proxy", default="", envvar="BOOTWIRE_UPSTREAM_PROXY", metavar="URL",
+        help="HTTP proxy for images.  [default: http_proxy and its kin]",
+    ),
+    click.option(
+        "--upstream-ca", default="", envvar="BOOTWIRE_UPSTREAM_CA", metavar="FILE",
+        help="Certificates to trust for images, beside the system's.",
+    ),
+]  # fmt: skip
 
 
 def image_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -214,23 +216,9 @@ def image_options(command: Callable[..., int]) -> Callable[..., int]:
             "--cache/--no-cache", default=False, envvar="BOOTWIRE_CACHE",
             help="Keep a copy of every image of another server; those with a digest are kept anyway.",
         ),
-        click.option(
-            "--cache-dir", envvar="BOOTWIRE_CACHE_DIR", metavar="DIR", help="Where.  [default: in the state directory]"
-        ),
-        click.option(
-            "--cache-size", type=click.FloatRange(0.001), default=20.0, show_default=True, envvar="BOOTWIRE_CACHE_SIZE",
-            metavar="GB", help="How much; what was not used for longest goes first.",
-        ),
+        *CACHE_OPTIONS,
         click.option(
             "--offline", is_flag=True, envvar="BOOTWIRE_OFFLINE", help="Never ask another server: the cache must do."
-        ),
-        click.option(
-            "--upstream-proxy", default="", envvar="BOOTWIRE_UPSTREAM_PROXY", metavar="URL",
-            help="HTTP proxy for images.  [default: http_proxy and its kin]",
-        ),
-        click.option(
-            "--upstream-ca", default="", envvar="BOOTWIRE_UPSTREAM_CA", metavar="FILE",
-            help="Certificates to trust for images, beside the system's.",
         ),
         click.option(
             "--allow-upstream", multiple=True, envvar="BOOTWIRE_ALLOW_UPSTREAM", metavar="HOST[:PORT]",
@@ -271,6 +259,26 @@ def image_options(command: Callable[..., int]) -> Callable[..., int]:
     for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped
+
+
+@main.command()
+@click.argument("kernel")
+@click.argument("initrd", nargs=-1)
+@click.option("--cmdline", default="", envvar="BOOTWIRE_CMDLINE", metavar="TEXT", help="Kernel command line.")
+@click.option("--message", default="", envvar="BOOTWIRE_MESSAGE", metavar="TEXT", help="Shown on the machine's screen.")
+@server_options
+@image_options
+def boot(
+    settings: Settings, images: ImageSettings, kernel: str, initrd: tuple[str, ...], cmdline: str, message: str
+) -> int:
+    """Every machine that netboots gets this KERNEL, with these INITRDs in order.
+
+    KERNEL and INITRD are files or http(s) URLs.
+    """
+    from bootwire.app import Static
+    from bootwire.app import boot as run
+
+    return run(settings, Static(kernel, initrd, cmdline, message), images)
 
 
 @main.command()
@@ -329,7 +337,7 @@ def serve(settings: Settings, images: ImageSettings, config: str) -> int:
     from bootwire.serve.fleet import FleetMode
     from bootwire.serve.images import open_images
 
-    return run(settings, FleetMode(config, open_images(images, trusted=True)))
+    return run(settings, FleetMode(config, open_images(images, trusted=True), look=not images.offline))
 
 
 WEB_OPTION = click.option(
@@ -395,6 +403,46 @@ def disarm(machine: str, state_dir: str | None, web: str, as_json: bool) -> None
     from bootwire.serve.machines import run_order
 
     finish(lambda: run_order(click.echo, state_directory(state_dir), web, machine, "disarm", {}, as_json))
+
+
+def _servers_of(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    for one in given:
+        if "://" not in one:
+            _server_of(context, parameter, one)
+    return given
+
+
+def _cache_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(CACHE_OPTIONS):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("what", nargs=-1, required=True, callback=_servers_of, is_eager=True, metavar="CONFIG|URL …")
+@STATE_OPTION
+@_cache_options
+@JSON_OPTION
+def prefetch(
+    what: tuple[str, ...], state_dir: str | None, cache_dir: str | None, cache_size: float, upstream_proxy: str,
+    upstream_ca: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Fetch images into the cache before any machine asks: all of a fleet file's, or those at URLs.
+
+    A URL may end in #sha256=HEX. What is there already is asked after, not fetched again.
+    """
+    from pathlib import Path
+
+    from bootwire.serve.images import Settings as ImageSettings
+    from bootwire.serve.loaders import state_directory
+    from bootwire.serve.prefetch import run
+    from bootwire.serve.upstreams import Settings as UpstreamSettings
+
+    folder, upstream = Path(cache_dir) if cache_dir else None, UpstreamSettings(upstream_proxy, upstream_ca)
+    images = ImageSettings(state_directory(state_dir), folder, int(cache_size * 1e9), upstream=upstream)
+    progress = _Percentage() if sys.stderr.isatty() else None
+    shown = None if progress is None else lambda _, octets, whole: progress(octets, whole)
+    finish(lambda: run(click.echo, what, images, as_json, shown))
 
 
 @main.command()

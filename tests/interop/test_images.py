@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import selectors
 import signal
@@ -23,7 +24,7 @@ import pytest
 
 from namespaces import Namespace, lan
 from origin_program import PROGRAM, octets
-from product import Server
+from product import ROOT, Server
 
 pytestmark = pytest.mark.interop
 
@@ -54,6 +55,13 @@ class Place:
         )
         state = ("--state-dir", str(self.folder / "state"), "--no-fetch", "--json")
         server = Server(self.ours, str(fleet), *state, *options, verb="serve")
+        server.ready()
+        return server
+
+    def boot(self, kernel: str, *options: str) -> Server:
+        """The product in static mode."""
+        state = ("--state-dir", str(self.folder / "state"), "--no-fetch", "--json", "--http-port", "8080")
+        server = Server(self.ours, kernel, *state, *options)
         server.ready()
         return server
 
@@ -276,3 +284,62 @@ def test_a_forged_url_is_refused_with_a_reason(place: Place) -> None:
     assert "not one of this server's" in server.until("not-found")["because"]
     assert place.fetched() == []
     assert server.end()[0] == 0
+
+
+def test_static_mode_keeps_what_lives_at_a_url_when_it_is_asked_to(place: Place) -> None:
+    server = place.boot(f"{ORIGIN}/image", "--cache")
+    for _ in range(2):
+        status, body = place.curl(place.link())
+        assert (status, body == IMAGE) == (200, True)
+    assert len(place.fetched()) == 1
+    assert server.end()[0] == 0
+
+
+def test_offline_boots_what_was_prefetched_and_asks_nobody(place: Place) -> None:
+    state = ("--state-dir", str(place.folder / "state"))
+    command = (sys.executable, "-m", "bootwire", "prefetch", f"{ORIGIN}/image", *state)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    run = place.ours.call(lambda: subprocess.run(command, check=True, capture_output=True, env=environment))
+    assert run.stdout.startswith(b"fetched  http://10.9.0.3:8000/image: 20.0 MB in ")
+    before = json.loads(place.curl(f"{ORIGIN}/calls")[1])
+    server = place.boot(f"{ORIGIN}/image", "--offline")
+    status, body = place.curl(place.link())
+    assert (status, body == IMAGE) == (200, True)
+    assert json.loads(place.curl(f"{ORIGIN}/calls")[1]) == before
+    assert server.end()[0] == 0
+
+
+def test_a_full_disk_is_told_and_the_image_is_streamed(place: Place) -> None:
+    small = place.folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=True)
+    try:
+        server = place.serve(f"{ORIGIN}/image", "--cache", "--cache-dir", str(small / "cache"))
+        status, body = place.curl(place.link())
+        assert (status, body == IMAGE) == (200, True)
+        assert "No space left on device" in " ".join(one["what"] for one in server.facts if one["kind"] == "warning")
+        assert server.end()[0] == 0
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_https_is_verified_against_the_certificates_that_were_named(tmp_path: Path, known: bool) -> None:
+    pem = tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
+         "-subj", "/CN=origin", "-addext", "subjectAltName=IP:10.9.0.3", "-keyout", str(pem), "-out", str(pem) + ".c"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    pem.write_text(pem.read_text() + (tmp_path / "cert.pem.c").read_text())
+    start = (sys.executable, "-c", PROGRAM, str(SIZE), str(pem))
+    with lan(3) as (ours, client, theirs), program(theirs, client, 8443, *start):
+        place = Place(ours, client, theirs, tmp_path)
+        options = ("--upstream-ca", f"{pem}.c") if known else ()
+        server = place.serve("https://10.9.0.3:8443/image", *options, sha256=SHA256)
+        status, body = place.curl(place.link())
+        if known:
+            assert (status, body == IMAGE) == (200, True)
+        else:
+            assert (status, b"has a certificate that is not trusted" in body) == (502, True)
+        assert server.end()[0] == 0

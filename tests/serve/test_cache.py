@@ -18,7 +18,7 @@ from bootwire.policy.target import Image
 from bootwire.serve import cache as module
 from bootwire.serve.cache import Cache, NotFetched
 from bootwire.serve.content import Content, Missing
-from bootwire.serve.upstreams import Settings, Upstreams
+from bootwire.serve.upstreams import Settings, Upstreams, check
 from http_rig import Origin, origin
 
 IMAGE = random.Random(5).randbytes(3_000_000)
@@ -325,6 +325,9 @@ def refused(url: str, **settings: object) -> str:
         ("http://localhost:1/", "this machine itself"),
         ("http://[::1]:1/", "this machine itself"),
         ("http://[::ffff:127.0.0.1]:1/", "this machine itself"),
+        ("http://[64:ff9b::7f00:1]:1/", "this machine itself"),  # by NAT64
+        ("http://[2002:7f00:1::]:1/", "this machine itself"),  # by 6to4
+        ("http://[64:ff9b::a9fe:a9fe]/", "a cloud's metadata service"),
         ("http://0.0.0.0:1/", "this machine itself"),
         ("http://2130706433:1/", "not a canonical IPv4 address"),  # 127.0.0.1 as one number
         ("http://169.254.169.254/latest/meta-data", "a cloud's metadata service"),
@@ -368,3 +371,105 @@ def test_of_the_operators_own_word_nothing_is_forbidden() -> None:
                 await upstreams.close()
 
         assert asyncio.run(story()) == 200
+
+
+# --- several processes, and what happens to files under a running one ---------------------------------------------
+
+
+def test_a_copy_that_somebody_deleted_or_changed_is_fetched_again(kept: Kept) -> None:
+    with origin(serving(IMAGE)) as there:
+
+        async def story(cache: Cache) -> None:
+            image = Image(there.url, SHA256)
+            await cache.ensure(image)
+            (path,) = kept.folder.glob("*.image")
+            path.unlink()
+            assert cache.lookup(image, "k") is None
+            await cache.ensure(image)
+            assert octets(cache.lookup(image, "k")) == IMAGE
+            path.write_bytes(IMAGE[::-1])
+            assert cache.lookup(image, "k") is None
+            await cache.ensure(image)
+            assert octets(cache.lookup(image, "k")) == IMAGE
+
+        kept.run(story)
+        assert len(there.heads) == 3
+
+
+def test_what_was_here_of_a_pinned_image_is_gone_on_with_after_a_restart(kept: Kept) -> None:
+    with origin(serving(IMAGE, dies_after=(2_000_000, *[0] * module.RESUMES))) as there:
+
+        async def broken(cache: Cache) -> None:
+            with pytest.raises(NotFetched):
+                await cache.fetch(Image(there.url, SHA256))
+
+        async def story(cache: Cache) -> None:
+            await cache.fetch(Image(there.url, SHA256))
+            assert octets(cache.lookup(Image(there.url, SHA256), "k")) == IMAGE
+
+        kept.run(broken)
+        kept.run(story)
+        assert "Range: bytes=2000000-" in there.heads[-1]
+    assert sorted(path.suffix for path in kept.folder.iterdir()) == [".image", ".json"]
+
+
+def test_two_processes_that_want_the_same_image_fetch_it_once(kept: Kept, now: Now) -> None:
+    second = Kept(kept.folder, now)
+    with origin(serving(IMAGE)) as there:
+
+        async def story(cache: Cache) -> None:
+            async def other(cache: Cache) -> None:
+                await cache.ensure(Image(there.url, SHA256))
+                assert octets(cache.lookup(Image(there.url, SHA256), "k")) == IMAGE
+
+            async with asyncio.TaskGroup() as both:
+                both.create_task(cache.fetch(Image(there.url, SHA256)))
+                both.create_task(asyncio.to_thread(second.run, other))
+            assert octets(cache.lookup(Image(there.url, SHA256), "k")) == IMAGE
+
+        kept.run(story)
+        assert len(there.heads) == 1
+
+
+def test_what_another_process_fetched_meanwhile_is_found(kept: Kept, now: Now) -> None:
+    with origin(serving(IMAGE)) as there:
+
+        async def story(cache: Cache) -> None:
+            assert cache.lookup(Image(there.url, SHA256), "k") is None
+            await asyncio.to_thread(Kept(kept.folder, now).run, lambda other: other.ensure(Image(there.url, SHA256)))
+            await cache.ensure(Image(there.url, SHA256))
+            assert octets(cache.lookup(Image(there.url, SHA256), "k")) == IMAGE
+
+        kept.run(story)
+        assert len(there.heads) == 1
+
+
+# --- through a proxy ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1/", "http://127.1:1/", "http://0x7f000001:1/"])
+def test_a_name_that_leads_into_this_machine_is_refused_through_a_proxy_too(url: str) -> None:
+    assert "this machine itself" in refused(url, proxy="http://127.0.0.1:9")
+
+
+def test_a_proxy_of_this_machine_may_be_used_for_what_a_service_names() -> None:
+    with origin(serving(IMAGE)) as proxy:
+        at = proxy.url.replace("127.0.0.1", "localhost")
+        assert refused("http://images.invalid/kernel", proxy=at) == ""
+        assert proxy.heads[0].startswith("GET http://images.invalid/kernel HTTP/1.1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"proxy": "ftp://user:secret@h:1"}, "--upstream-proxy h:1 is no URL of an HTTP proxy"),
+        ({"proxy": "squid:3128"}, "--upstream-proxy squid:3128 is no URL of an HTTP proxy"),
+        ({"ca": "/nowhere.pem"}, "--upstream-ca /nowhere.pem: No such file"),
+        ({"ca": "/dev/null"}, "there is no certificate in it"),
+        ({"proxy": "http://user:secret@h:1"}, ""),
+    ],
+)
+def test_settings_that_cannot_work_are_told_at_the_start(settings: dict[str, str], says: str) -> None:
+    found = check(Settings(**settings))  # type: ignore[arg-type]
+    assert says in found if says else found == ""
+    assert "secret" not in found

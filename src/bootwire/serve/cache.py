@@ -100,6 +100,10 @@ class Cache:
             return Missing(failed.why)
         return None
 
+    def kept(self, image: Image) -> Entry | None:
+        """What is on disk of it, fresh or not."""
+        return self.shelf.get(_key(image))
+
     async def ensure(self, image: Image, *, trusted: bool = True, progress: Progress | None = None) -> None:
         """Have the image on disk, proven and fresh; or remember why not. Raises nothing.
 
@@ -354,7 +358,7 @@ class _Fetch:
         while True:
             why = "ended too early"
             try:
-                async for piece in response.content.iter_any():
+                while piece := await self._read(response):
                     self._pieces += piece
                     if len(self._pieces) >= PIECE or time.monotonic() - self._wrote > PIECE_SECONDS:
                         await self._write()
@@ -371,6 +375,19 @@ class _Fetch:
                 raise UpstreamFailed(f"{why}, and cannot be asked for the rest")
             response = await self._rest(begun, why)
             self._resumed += 1
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The next octets, b"" at the end. While they are long in coming, what is here is written."""
+        if self._pieces:
+            soon = asyncio.timeout(PIECE_SECONDS)
+            try:
+                async with soon:
+                    return await response.content.readany()
+            except TimeoutError:
+                if not soon.expired():
+                    raise
+            await self._write()
+        return await response.content.readany()
 
     async def _write(self) -> None:
         """Put on disk what has come."""

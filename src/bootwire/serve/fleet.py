@@ -304,6 +304,7 @@ class FleetMode:
         if not isinstance(loaded, Loaded):
             raise StartError(problems_text(loaded), 2)
         self._path = path
+        self._look = look
         self._images = images
         self._record: Record = lambda fact: None
         self._loaded = loaded
@@ -342,7 +343,7 @@ class FleetMode:
     async def reload(self) -> None:
         """Look at the file again, whether it seems to have changed or not."""
         async with self._loading:
-            found = await asyncio.to_thread(load, self._path, upstream=self.upstreams.settings)
+            found = await asyncio.to_thread(load, self._path, look=self._look, upstream=self.upstreams.settings)
             self._take(found)
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from bootwire.policy.target import Image
 from bootwire.serve import cache as disk
 from bootwire.serve.cache import Cache, is_pinned
-from bootwire.serve.content import Content, Later, Missing, Peer, Reply, Upstream
+from bootwire.serve.content import Content, Later, Missing, Peer, Record, Reply, Upstream
 from bootwire.serve.files import open_local
 from bootwire.serve.mode import House, Link, StartError
 from bootwire.serve.proof import NotProven, prove
@@ -47,16 +47,21 @@ class Settings:
 
 def open_images(settings: Settings, *, trusted: bool) -> Images:
     """Images as the operator wants them. Raises StartError: the key cannot be kept, a setting is none."""
-    if wrong := check(settings.upstream):
-        raise StartError(wrong, 2)
     try:
         seals = Seals(load_key(settings.state))
     except OSError as error:
         raise StartError(f"cannot keep the key of our URLs in {settings.state}: {error.strerror}") from None
+    kept, upstreams = open_cache(settings)
+    return Images(seals, kept, upstreams, keep=settings.keep or settings.offline, trusted=trusted)
+
+
+def open_cache(settings: Settings, record: Record = lambda fact: None) -> tuple[Cache, Upstreams]:
+    """The cache as the operator wants it, and what it asks other servers through. Raises StartError."""
+    if wrong := check(settings.upstream):
+        raise StartError(wrong, 2)
     upstreams = Upstreams(settings.upstream)
     folder = settings.folder or settings.state / "cache"
-    kept = Cache(folder, upstreams, size=settings.size, offline=settings.offline)
-    return Images(seals, kept, upstreams, keep=settings.keep or settings.offline, trusted=trusted)
+    return Cache(folder, upstreams, record=record, size=settings.size, offline=settings.offline), upstreams
 
 
 class Images:
@@ -94,6 +99,11 @@ class Images:
             return f"{base}/{ROOM}/{token}/{quote(name)}"
 
         return Link(base, url)
+
+    def kept(self, location: str) -> str:
+        """Where a copy of an unpinned image is on disk, "" where there is none."""
+        entry = self._cache.kept(Image(location))
+        return "" if entry is None else entry.path
 
     def room(self, rest: str, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream | Later:
         here = self._machine_at(peer.address)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bootwire.assets.catalog import Blob, LocalFile
+from bootwire.assets.catalog import Blob, LocalFile, RemoteFile
 from bootwire.assets.kernels import Image as Recognised
 from bootwire.assets.kernels import Refusal, check_initrd, check_kernel
 from bootwire.assets.scripts import boot_url, check_text
 from bootwire.policy.target import Image, Target, Traits
+from bootwire.serve.images import ROOM, Images
 from bootwire.serve.mode import Decider, House, Link, Plain, Room, StartError
 from bootwire.serve.seals import Seals
-from bootwire.serve.sources import Examined, SourceError, examine, split_list
+from bootwire.serve.sources import Examined, SourceError, examine, is_url, split_list
 from bootwire.serve.upstreams import Settings as UpstreamSettings
 from bootwire.serve.upstreams import Upstreams
 
@@ -28,15 +29,38 @@ class Static:
 
 
 class StaticMode:
-    """Looks at the images before anything is served. Raises StartError (status 2)."""
+    """Looks at the images before anything is served. Raises StartError (status 2).
 
-    def __init__(self, static: Static, upstream: UpstreamSettings | None = None) -> None:
+    images   what URLs are served through, so that they are kept; None: they are streamed
+    offline  look at the kept copies of images, not at their servers
+    """
+
+    def __init__(
+        self,
+        static: Static,
+        upstream: UpstreamSettings | None = None,
+        images: Images | None = None,
+        *,
+        offline: bool = False,
+    ) -> None:
+        self._images = images
+        upstream = images.upstreams.settings if images is not None else upstream
+
+        def examined(given: str) -> Examined:
+            if images is None or not offline or not is_url(given):
+                return examine(given, upstream)
+            if not (path := images.kept(given)):
+                raise SourceError(
+                    f"{given} is not in the cache, and --offline forbids to fetch it\n  run  bootwire prefetch {given}"
+                )
+            return replace(examine(path), given=given, source=RemoteFile(given))
+
         for text, what in ((static.cmdline, "the command line"), (static.message, "the message")):
             if wrong := check_text(text.replace("\n", " ") if what == "the message" else text, what):
                 raise StartError(wrong, 2)
         try:
-            kernel = examine(static.kernel, upstream)
-            initrds = [examine(name, upstream) for name in split_list(static.initrds)]
+            kernel = examined(static.kernel)
+            initrds = [examined(name) for name in split_list(static.initrds)]
         except SourceError as error:
             raise StartError(str(error), 2) from None
         known = recognised(kernel, check_kernel(kernel.head, kernel.size))
@@ -51,9 +75,9 @@ class StaticMode:
             found.append((initrd.given, seen))
         self.lines: Sequence[str] = lines
         self.warnings: Sequence[str] = [f"{given}: {image.warning}" for given, image in found if image.warning]
-        self.upstreams = Upstreams(upstream)
+        self.upstreams = images.upstreams if images is not None else Upstreams(upstream)
         self.seals: Seals | None = None
-        self.rooms: Mapping[str, Room] = {}
+        self.rooms: Mapping[str, Room] = {ROOM: images.room} if images is not None else {}
         self.decider: Decider = Plain(
             Target(
                 because="",
@@ -66,19 +90,28 @@ class StaticMode:
         )
 
     def link(self, machine: str, base: str) -> Link:
-        return Link(base, lambda _image, name: boot_url(base, machine, name))
+        kept = self._images.link(machine, base) if self._images is not None else None
+
+        def url(image: Image, name: str) -> str:
+            if kept is not None and is_url(image.location):
+                return kept(image, name)
+            return boot_url(base, machine, name)
+
+        return Link(base, url)
 
     def named(self, profile: str, traits: Traits) -> Target | None:
         return None
 
     def open(self, house: House) -> None:
-        pass
+        if self._images is not None:
+            self._images.open(house)
 
     async def reload(self) -> None:
         pass
 
     async def close(self) -> None:
-        pass
+        if self._images is not None:
+            await self._images.close()
 
 
 def recognised(examined: Examined, seen: Recognised | Refusal) -> Recognised:
