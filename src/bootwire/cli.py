@@ -35,6 +35,7 @@ def main() -> None:
     \b
     Start     sudo bootwire boot vmlinuz initrd.gz --cmdline 'console=ttyS0'
     Fleet     sudo bootwire serve fleet.toml    each machine its own
+    Look      bootwire watch            live; in a browser: http://127.0.0.1:8067/
     See       sudo bootwire demo        real firmware boots through it, here, now
     Prepare   bootwire assets fetch     boot loader files, without root
     """

@@ -193,3 +193,11 @@ def test_records_of_one_boot_are_bounded_and_counted() -> None:
 
 def test_a_new_attempt_long_after_the_last_sign_is_the_next_boot() -> None:
     assert len(fold((0, discover()), (28, discover()), (400, discover())).all()) == 2
+
+
+def test_an_installer_that_fetches_its_answers_or_reports_is_a_sign_of_life() -> None:
+    document = facts.DocumentServed(MAC, "preseed", IP, 100, "debian")
+    installed = facts.StateChanged(MAC, "installed", "debian", 0, "it phoned home")
+    for fact in (document, installed):
+        assert fold(*WHOLE, (20.0, fact)).all()[0].stage == "alive"
+    assert fold(*WHOLE, (6.1, installed)).all()[0].stage == "hand-over"  # it counts as installed since it handed over

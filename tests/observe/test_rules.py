@@ -77,6 +77,7 @@ STORIES: dict[str, tuple[str, Story]] = {
     "loader-refused": ("stuck", LOADED),
     "loader-no-network": ("stuck", (*LOADED, (3, script("autoexec.ipxe")))),
     "kernel-missing": ("stuck", (*SCRIPT, (6, facts.NotFound(MAC, "http", "kernel", IP, "no such file")))),
+    "image-refused": ("stuck", (*SCRIPT, (6, facts.ImageRefused("", "https://a/vmlinuz", "its digest is another")))),
     "http-blocked": ("stuck", SCRIPT),
     "http-broke-off": ("stuck", (*SCRIPT, (9, failed("kernel", "the machine hung up", 5_000, "http")))),
     "initrd-missing": ("stuck", (*KERNEL, (7, facts.NotFound(MAC, "http", "initrd/0", IP, "no such file")))),

@@ -84,7 +84,8 @@ class Boot:
     discovers  DISCOVERs of all its programs: firmware, loader; offers: how many were answered
     resent     octets sent more than once
     failures   transfers that did not end well, size probes left out
-    missing    names it asked for that are not served, those that loaders only try left out
+    missing    names it asked for that are not served, those that loaders only try left out; missing_why: of the last
+    refused    why an image that it may have asked for could not be had, "" where that did not happen
     progressed seconds, of the last thing that moved it on; last: of the last thing that was heard of it
     verdict    None while it runs and nothing is wrong
     left_out   records beyond RECORDS
@@ -119,6 +120,8 @@ class Boot:
     failures: int = 0
     octets: int = 0
     missing: list[str] = field(default_factory=list)
+    missing_why: str = ""
+    refused: str = ""
     console: deque[str] = field(default_factory=lambda: deque(maxlen=CONSOLE))
     progressed: float = 0.0
     last: float = 0.0
@@ -182,12 +185,15 @@ class Boots:
         self._at: OrderedDict[str, str] = OrderedDict()  # address -> machine
         self._open: dict[int, Boot] = {}  # by number: those that a rule may still say something about
         self._next = first
+        self._refusal = (-(10**18), "")  # of an image, for whoever had asked for it
         self._leases_seen = -(10**18)  # monotonic ns: when any machine was last given an address
         self.changed: dict[int, Boot] = {}
         """By number: boots that changed since whoever shows them last cleared it."""
 
     def take(self, record: Record) -> list[Verdict]:
         fact = record.fact
+        if isinstance(fact, facts.ImageRefused):
+            self._refusal = (record.at, f"{fact.name}: {fact.because}")
         machine = fact.machine or self._machine_of(fact)
         if not machine:
             return []
@@ -222,8 +228,8 @@ class Boots:
         return told
 
     def knows(self, fact: Fact) -> bool:
-        """Whether a fact is about a machine: all that `take` looks at."""
-        return bool(fact.machine or self._machine_of(fact))
+        """Whether a fact is about a machine, or an image that one may wait for: all that `take` looks at."""
+        return bool(fact.machine or self._machine_of(fact)) or isinstance(fact, facts.ImageRefused)
 
     def tick(self, now: int) -> list[Verdict]:
         """What can be said by now (monotonic nanoseconds) of boots of which nothing more was heard."""
@@ -235,7 +241,7 @@ class Boots:
             quiet = (now - boot.started) / 1e9 - boot.progressed
             if boot.running() is not None and quiet < rules.TRANSFER_PATIENCE:
                 continue
-            found = rules.judge(boot, quiet, self._leases(now))
+            found = self._judge(boot, quiet, now)
             if found:
                 told.append(self._say(boot, found))
         return told
@@ -303,7 +309,7 @@ class Boots:
         if boot.verdict or boot.stage == "program":  # what its program told and did is in the timeline
             return []
         quiet = max(after - boot.progressed, 0.0)
-        found = rules.judge(boot, quiet, self._leases(record.at)) or rules.started_over(boot, quiet)
+        found = self._judge(boot, quiet, record.at) or rules.started_over(boot, quiet)
         return [self._say(boot, found)]
 
     def _say(self, boot: Boot, found: rules.Finding) -> Verdict:
@@ -330,6 +336,11 @@ class Boots:
             boot.records.append(record)
         boot.revision += 1
         self.changed[boot.number] = boot
+
+    def _judge(self, boot: Boot, quiet: float, now: int) -> rules.Finding | None:
+        at, why = self._refusal
+        boot.refused = why if at > boot.started - rules.REFUSAL_REMEMBERED * 10**9 else ""
+        return rules.judge(boot, quiet, self._leases(now))
 
     def _leases(self, now: int) -> bool:
         """Whether a DHCP server was heard giving any machine an address of late."""
@@ -359,7 +370,8 @@ def fold(records: Iterable[Record], first: int = 1) -> Boots:
 _BEGINS_NONE = (
     facts.Refused, facts.ConsoleSaid, facts.AddressSeen, facts.RivalSeen, facts.Warned,
     facts.BootinfoAsked, facts.BootinfoAnswered, facts.OrderSent, facts.OrderEnded, facts.FellSilent,
-    facts.ReportReceived, facts.ProgramSaid,
+    facts.ReportReceived, facts.ProgramSaid, facts.StateChanged, facts.DocumentServed, facts.ImageFetched,
+    facts.ImageRefused, facts.FleetLoaded,
 )  # fmt: skip
 
 
@@ -490,6 +502,7 @@ def _fold(record: Record, boot: Boot) -> None:
         case facts.NotFound() as fact:
             if not optional(fact.name) and len(boot.missing) < 32:
                 boot.missing.append(fact.name)
+                boot.missing_why = fact.because
         case facts.ScriptServed() as fact:
             boot.address = boot.address or fact.peer
             boot.loader = fact.loader if fact.loader and fact.loader != "iPXE" else boot.loader
@@ -499,8 +512,9 @@ def _fold(record: Record, boot: Boot) -> None:
             boot.console.append(fact.text)
         case facts.HandedOver():
             _reach(boot, "hand-over", now, now)
-        case other if other.kind == "phone-home":
-            _reach(boot, "alive", now, now)
+        case facts.DocumentServed() | facts.StateChanged(phase="installed"):  # its installer asks, or reports
+            if boot.handed_over and now - boot.stages["hand-over"].ended > 1:
+                _reach(boot, "alive", now, now)
         case _:
             pass
 

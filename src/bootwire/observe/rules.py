@@ -29,6 +29,10 @@ LEASES_REMEMBERED: float = 600.0
 """Seconds: a DHCP server that gave any machine an address so lately is alive."""
 
 
+REFUSAL_REMEMBERED: float = 60.0
+"""Seconds before a boot began: an image that could not be had so lately is not asked for anew, but refused again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """because: with fields of the boot in braces; fixes: in order of promise; bios, uefi: what the screen shows."""
@@ -129,7 +133,7 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
           "PXE-E79: NBP is too big to fit in free base memory",
           "PXE-E05: Buffer size is smaller than the requested file.",
           "RFC 1350 section 5"),
-    Cause("file-missing", "it asks for {missing}, which is not served here",
+    Cause("file-missing", "it asks for {missing}, which is not served here: {why}",
           ("look at the name, its capitals and its directory", "put the file into the directory of --files"),
           "PXE-T01: File not found, PXE-E3B: TFTP Error - File Not found",
           "PXE-E23: Client received TFTP error from server.",
@@ -155,7 +159,7 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
            "look whether the link comes up slowly: spanning tree without PortFast costs 30 s"),
           "iPXE: No configuration methods succeeded", "iPXE: No configuration methods succeeded",
           "iPXE src/config/dhcp.h: 10 s a card"),
-    Cause("kernel-missing", "its script names {missing}, which is not served here",
+    Cause("kernel-missing", "its script names {missing}, which is not served here: {why}",
           ("look at the kernel's and initrds' names in the configuration",),
           "iPXE: No such file or directory", "iPXE: No such file or directory"),
     Cause("http-blocked", "it has its script and fetched nothing that the script names: HTTP does not get through",
@@ -163,10 +167,14 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
            "look at its screen: it may wait for a key"),
           "iPXE: Connection timed out", "iPXE: Connection timed out",
           "iPXE src/net/tcp.c"),
+    Cause("image-refused", "an image that it is to boot cannot be had, or is not what it should be: {refused}",
+          ("look at the image's URL, its digest and its signature in the configuration",
+           "look whether that server answers from here: bootwire fetch URL"),
+          "iPXE: Input/output error", "iPXE: Input/output error"),
     Cause("http-broke-off", "{name} broke off after {octets} octets: {failed}",
           ("look at the link: cable, speed, duplex", "look whether the file's own server answers"),
           "iPXE: Connection reset", "iPXE: Connection reset"),
-    Cause("initrd-missing", "it has the kernel and asks for {missing}, which is not served here",
+    Cause("initrd-missing", "it has the kernel and asks for {missing}, which is not served here: {why}",
           ("look at the initrds' names in the configuration",),
           "iPXE: No such file or directory", "iPXE: No such file or directory"),
     Cause("kernel-refused", "it has fetched everything and did not start the kernel{said}",
@@ -259,6 +267,7 @@ RULES: tuple[Rule, ...] = (
         5,
         lambda b, _: "script" in b.stages and "kernel" not in b.stages and _missing(b, "kernel"),
     ),
+    Rule("stuck", "image-refused", 8, lambda b, _: bool(b.refused) and _script_asked(b)),
     Rule("stuck", "http-broke-off", 8, lambda b, _: b.failed("http") is not None),
     Rule("stuck", "file-missing", 5, lambda b, _: not b.handed_over and _missing(b, "") and "kernel" not in b.stages),
     Rule("stuck", "loader-loop", 0, lambda b, _: b.loader_transfers >= 4 and not _script_asked(b)),
@@ -330,7 +339,8 @@ def _found(state: str, cause: Cause, boot: Boot, quiet: float) -> Finding:
         "octets": failed.octets if failed else 0, "failed": failed.because if failed else "",
         "options": failed.options if failed else "", "loaded": _last_loader(boot), "loader": boot.loader,
         "client": boot.client or "this machine", "said": f"; it says: {said}" if said else "",
-        "missing": boot.missing[-1] if boot.missing else "", "since": f"{quiet:.0f} s",
+        "missing": boot.missing[-1] if boot.missing else "", "why": boot.missing_why, "refused": boot.refused,
+        "since": f"{quiet:.0f} s",
     }  # fmt: skip
     screen = cause.bios if boot.bios else cause.uefi
     fix = "; ".join(text.format_map(values) for text in cause.fixes)
