@@ -21,6 +21,8 @@ parameters:                             # offset 4; layout: parameters.py
         .org    192
 begin:  cli
         cld
+        ljmp    $0, $0x7C00 + based - _start    # some loaders call 07C0:0000 instead
+based:
         movw    %ss, %cs:0x7C00 + rom_stack + 2 - _start
         movw    %sp, %cs:0x7C00 + rom_stack - _start
         movl    %esp, %ebp              # SS:SP+4 is !PXE
