@@ -32,7 +32,7 @@ from bootwire.observe import prose
 from bootwire.policy import inventory
 from bootwire.policy.decide import Offerings
 from bootwire.policy.inventory import Hardware
-from bootwire.policy.target import Traits
+from bootwire.policy.target import Menu, Traits
 from bootwire.serve import loaders, systemd
 from bootwire.serve.answers import SCRIPT, Answers
 from bootwire.serve.boot_scripts import Scripts
@@ -56,6 +56,8 @@ from bootwire.serve.memory_fs import MemoryFsScripts
 from bootwire.serve.mode import Decider, House, Mode, Room, StartError
 from bootwire.serve.ports import taken
 from bootwire.serve.programs import ProgramSettings, programs
+from bootwire.serve.pxelinux import ROOM as PXELINUX_ROOM
+from bootwire.serve.pxelinux import Pxelinux
 from bootwire.serve.reports import ReportReceiver
 from bootwire.serve.states import States
 from bootwire.serve.static import Static, StaticMode
@@ -96,6 +98,8 @@ class Settings:
     bootinfo: BootinfoSettings | None = None
     program: ProgramSettings = field(default_factory=ProgramSettings)
     web: str | None = None
+    loader: Literal["auto", "ipxe", "pxelinux"] = "auto"
+    menu: Menu | None = None
 
 
 def boot(settings: Settings, static: Static, images: ImageSettings) -> int:
@@ -167,6 +171,9 @@ class _Server:
             raspberry=_has_raspberry_files(self._settings.files),
             programs=self._programs.names,
             program=self._programs.name,
+            loader=self._settings.loader,
+            sizes={name: loader.size for name, loader in self._loaders.items()},
+            menu=self._settings.menu,
         )
         settings = ServerSettings(self._http_port, self._settings.mode, offerings)
         self._desk = Desk(self._journal, loaders.state_directory(self._settings.state_dir), self._settings.web)
@@ -174,18 +181,27 @@ class _Server:
         states = self._with_states(self._desk.store)
         decider = self._decider
         self._boot_server = BootServer(settings, decider.known, self._hardware)
-        rooms = {**mode.rooms, **(states.rooms if states else {}), **self._with_bootinfo()}
         self._scripts = MemoryFsScripts(Scripts(self._boot_server, decider, self._base, mode.link), self._base)
+        modules = loaders.modules(self._loaders)
+        pxelinux = Pxelinux(self._boot_server, decider, self._base, mode.link, mode.give, modules, self._record)
+        rooms = {
+            PXELINUX_ROOM: pxelinux.room,
+            **mode.rooms,
+            **(states.rooms if states else {}),
+            **self._with_bootinfo(),
+        }
         self._answers = Answers(
-            {**mode.catalog, **loaders.catalog(self._loaders), **self._programs.catalog},
+            {**mode.catalog, **loaders.catalog(self._loaders), **modules, **self._programs.catalog},
             first_script=lambda machine, ours: autoexec(self._base(ours), machine, ours),
             boot_script=self._scripts,
             rooms=rooms,
+            config=pxelinux.over_tftp,
             machine_at=self._boot_server.machine_at,
             published=self._published,
             record=self._record,
         )
         self._journal.subscribe(self._note)
+        self._journal.subscribe(pxelinux.note)
         if states:
             self._journal.subscribe(states.note)
         thread = threading.Thread(target=self._transfers.run, name="transfers", daemon=True)

@@ -31,9 +31,9 @@ from bootwire.facts import (
     Warned,
 )
 from bootwire.policy.client import Client, Kind, classify
-from bootwire.policy.decide import History, Offerings, Plan, Recipe, decide
+from bootwire.policy.decide import PXELINUX, History, Offerings, Plan, Recipe, decide
 from bootwire.policy.inventory import Hardware
-from bootwire.policy.target import Decision, Silence, Stage, Target, Traits
+from bootwire.policy.target import LOCAL, Decision, Menu, Silence, Stage, Target, Traits
 from bootwire.policy.target import traits as read_traits
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Message
@@ -242,7 +242,7 @@ class BootServer:
         to = _to_client(datagram, message)
         if isinstance(to, Silence):
             return effects + self._silent(client, "dhcp", to.because, now)
-        answer = self._answer(client, plan, datagram.ours)
+        answer = self._answer(client, plan, datagram.ours, memory)
         reply = engine.offer(message, answer)
         if reply is None:
             return effects + self._silent(client, "dhcp", "no offer fits the size that its option 57 allows", now)
@@ -306,10 +306,9 @@ class BootServer:
             return effects + self._silent(
                 client, service, "it wants a signed boot item (BIS), which is not served", now
             )
-        if item and service == "dhcp" and asked != engine.MENU_TYPE:
-            because = f"it looks for a boot server of type {asked}, which this one is not"
-            return effects + self._silent(client, service, because, now)
         self._learn(memory, client, message, datagram, "pxe")
+        if wrong := self._choose(memory, asked, service):
+            return effects + self._silent(client, service, wrong, now)
         target = self._target(memory, "pxe", resumed)
         if isinstance(target, Ask):
             return [*effects, target]
@@ -321,7 +320,7 @@ class BootServer:
             return effects + self._silent(client, service, plan.because, now)
         memory.shape = memory.shape or plan.recipe
         self._it_worked(memory)
-        answer = self._answer(client, plan, datagram.ours)
+        answer = self._answer(client, plan, datagram.ours, memory)
         reply = engine.acknowledge(message, answer)
         if reply is None:
             return effects + self._silent(client, service, "no answer fits the size that its option 57 allows", now)
@@ -338,6 +337,17 @@ class BootServer:
             *self._warnings(client, plan, now),
         ]
 
+    def _choose(self, memory: _Machine, asked: int, service: str) -> str:
+        """Remember which entry of its menu a machine asks for; why that is none that it was shown, or ""."""
+        entries = memory.menu.entries if memory.menu is not None else ()
+        index = asked - engine.MENU_TYPE
+        if 0 <= index < len(entries):
+            memory.choice = entries[index][0]
+            memory.traits = replace(memory.traits, choice=memory.choice)
+        elif asked >= 0 and asked != engine.MENU_TYPE and (service == "dhcp" or entries):
+            return f"it looks for a boot server of type {asked}, which this one is not"
+        return ""
+
     # --- what it boots ------------------------------------------------------------------------------------------
 
     def _target(self, memory: _Machine, stage: Stage, resumed: bool) -> Target | Silence | Ask:
@@ -346,6 +356,7 @@ class BootServer:
         decision = self._deciding(asking)
         if decision is None:
             return Silence("nobody could say in time what it shall boot") if resumed else Ask(asking)
+        memory.menu = decision.menu if isinstance(decision, Target) else None
         if isinstance(decision, Target) and decision.local:
             return Silence(f"it goes on with its own disk: {decision.because}")
         return decision
@@ -361,6 +372,10 @@ class BootServer:
         offerings = self.settings.offerings
         if target.program:
             offerings = replace(offerings, program=target.program)
+        if target.loader != "auto":
+            offerings = replace(offerings, loader=target.loader)
+        if target.menu is not None:
+            offerings = replace(offerings, menu=target.menu)
         return replace(offerings, suits=target.suits) if target.suits else offerings
 
     # --- neighbours ---------------------------------------------------------------------------------------------
@@ -467,7 +482,11 @@ class BootServer:
             told += self._once(now, S * 600, Warned(client.machine, what, fix), client.machine, what)
         return told
 
-    def _answer(self, client: Client, plan: Plan, ours: str) -> engine.Answer:
+    def _answer(self, client: Client, plan: Plan, ours: str, memory: _Machine) -> engine.Answer:
+        menu = memory.menu or self.settings.offerings.menu
+        prefix = ""
+        if PXELINUX.get(plan.loader.partition("/")[0]) == plan.loader and plan.loader:
+            prefix = f"{_base(ours, self.settings.http_port)}/pxelinux/{loader_name(client.machine, '')}"
         if plan.recipe == "raspberry":
             file = ""
         elif not plan.loader:
@@ -476,7 +495,15 @@ class BootServer:
             file = blob_url(ours, self.settings.http_port, client.machine, plan.loader)
         else:
             file = loader_name(client.machine, plan.loader)
-        return engine.Answer(plan.recipe, ours, file.encode(), client.vendor)
+        answer = engine.Answer(plan.recipe, ours, file.encode(), client.vendor, prefix=prefix.encode())
+        if plan.recipe != "menu" or menu is None:
+            return answer
+        entries = tuple(
+            (engine.MENU_TYPE + index if profile != LOCAL else 0, title.encode("ascii", "replace"))
+            for index, (profile, title) in enumerate(menu.entries)
+        )
+        prompt = (menu.seconds, menu.prompt.encode("ascii", "replace"))
+        return replace(answer, menu=entries, prompt=prompt, discovery=menu.discovery)
 
 
 # --- names ------------------------------------------------------------------------------------------------------
@@ -536,6 +563,8 @@ class _Machine:
     answered: tuple[str, ...] = ()  # giaddrs of the copies of the last DISCOVER that were dealt with
     traits: Traits = field(default_factory=lambda: Traits(""))
     decided: str = ""  # the reason that was told in this boot
+    menu: Menu | None = None  # that it was offered last
+    choice: str = ""  # the profile that was chosen in it
     family: str = ""
     shape: Recipe | None = None  # last offered in this attempt
     served: tuple[str, ...] = ()  # loaders fetched whole in this boot, until one can do all that it needs
@@ -580,6 +609,7 @@ class _Machine:
             product=before.product,
             firmware=firmware,
             vendor_class=vendor_class,
+            choice=self.choice,
         )
 
     def learn_more(self, told: Traits) -> None:
@@ -610,6 +640,8 @@ class _Machine:
             self.program_begins()
         if firmware or not self.served:
             self.decided = ""
+            if client.kind is not Kind.IPXE or not self.choice:
+                self.choice = ""
         if firmware:
             if self.served and not self.lived and now - self.served_at < _SAME_BOOT:
                 self.dead = tuple(dict.fromkeys((*self.dead, self.served[-1])))[-8:]

@@ -19,6 +19,7 @@ from bootwire import __version__
 
 if TYPE_CHECKING:
     from bootwire.app import Settings
+    from bootwire.policy.target import Menu
     from bootwire.preboot.online import Card
     from bootwire.programs.parameters import Fallback
     from bootwire.serve.images import Settings as ImageSettings
@@ -115,6 +116,22 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
             "--web", envvar="BOOTWIRE_WEB", metavar="ADDRESS:PORT",
             help="Where the web page and the management API are; off for none.  [default: 127.0.0.1:8067]",
         ),
+        click.option(
+            "--loader", type=click.Choice(["auto", "ipxe", "pxelinux"]), default="auto", show_default=True,
+            envvar="BOOTWIRE_LOADER", help="What brings kernels to firmware that cannot fetch them itself.",
+        ),
+        click.option(
+            "--menu", default="", envvar="BOOTWIRE_MENU", metavar="TEXT",
+            help="PXE firmware shows a boot menu (network, local disk) with this prompt.",
+        ),
+        click.option(
+            "--menu-seconds", type=click.IntRange(0, 255), default=0, show_default=True,
+            envvar="BOOTWIRE_MENU_SECONDS", help="How long it waits; 0: nobody notices, 255: for ever.",
+        ),
+        click.option(
+            "--discovery", type=click.Choice(["unicast", "broadcast", "multicast"]), default="unicast",
+            show_default=True, envvar="BOOTWIRE_DISCOVERY", help="How the menu's boot server is looked for.",
+        ),
         click.option("--pcap", envvar="BOOTWIRE_PCAP", metavar="FILE", help="Record what the server sees and sends."),
         click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="Facts as JSON lines on stdout."),
         click.option("-v", "--verbose", count=True, envvar="BOOTWIRE_VERBOSE", help="Every fact, not only milestones."),
@@ -140,6 +157,10 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
         bootinfo_keys: str | None,
         bootinfo_demand_keys: bool,
         web: str | None,
+        loader: Literal["auto", "ipxe", "pxelinux"],
+        menu: str,
+        menu_seconds: int,
+        discovery: Literal["unicast", "broadcast", "multicast"],
         pcap: str | None,
         as_json: bool,
         verbose: int,
@@ -165,6 +186,8 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
                 chosen(bootinfo, bootinfo_answer, bootinfo_keys, bootinfo_demand_keys),
                 ProgramSettings(program, program_next, program_fallback, program_tries),
                 web,
+                loader,
+                _menu(menu, menu_seconds, discovery),
             )
             return command(settings, **rest)
 
@@ -174,6 +197,15 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
     for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped
+
+
+def _menu(prompt: str, seconds: int, discovery: Literal["unicast", "broadcast", "multicast"]) -> Menu | None:
+    """The boot menu that firmware shows; None where none was asked for."""
+    from bootwire.policy.target import LOCAL, Menu
+
+    if not prompt:
+        return None
+    return Menu((("network", "Network boot"), (LOCAL, "Boot from local disk")), prompt, seconds, discovery)
 
 
 def finish(run: Callable[[], int]) -> None:

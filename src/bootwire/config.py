@@ -20,6 +20,9 @@ from bootwire.wire import bootinfo_text
 MAX_TEXT = 16 << 20
 """Octets of a fleet file: some 100,000 machines."""
 
+MENU_ENTRIES = 8
+"""Entries of a menu: what fits into option 43 with their titles (255 octets)."""
+
 Names = str | list[str]
 Values = str | int | list[str | int]
 
@@ -47,6 +50,13 @@ class ImageEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: str = ""
 
 
+class MenuEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of a boot menu: a profile, and what it is called there."""
+
+    profile: str
+    title: str = ""
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
     """What can be booted. One of kernel, script, script-file, local, or bootinfo alone."""
 
@@ -57,6 +67,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_
     script: str = ""
     script_file: str = ""
     local: bool = False
+    menu: list[str | MenuEntry] = msgspec.field(default_factory=list)
+    prompt: str = "Press F8 to choose"
+    seconds: int = 10
+    discovery: Literal["unicast", "broadcast", "multicast"] = "unicast"
     loader: Literal["auto", "ipxe", "pxelinux"] = "auto"
     program: str = ""
     bootinfo: str = ""
@@ -221,7 +235,7 @@ class _Reader:
             name
             for name, value in (
                 ("kernel", profile.kernel), ("script", profile.script),
-                ("script-file", profile.script_file), ("local", profile.local),
+                ("script-file", profile.script_file), ("local", profile.local), ("menu", profile.menu),
             )
             if value
         ]  # fmt: skip
@@ -250,6 +264,18 @@ class _Reader:
                 )
         for key in profile.variables:
             self._variable((*path, "variables"), key)
+        self._check_menu(path, profile)
+
+    def _check_menu(self, path: tuple[str | int, ...], profile: Profile) -> None:
+        written = self._raw["profiles"]
+        if len(profile.menu) > MENU_ENTRIES or not 0 <= profile.seconds <= 255:
+            self._problem((*path, "menu"), f"a menu has {MENU_ENTRIES} entries at most, and waits 0 to 255 seconds")
+        for name, _ in menu_entries(profile):
+            if name not in written:
+                fix = _nearest(name, tuple(written)) or "write a table  [profiles.…]  for it"
+                self._problem((*path, "menu"), f"no profile is called {name!r}", fix)
+            elif isinstance(written[name], dict) and written[name].get("menu"):
+                self._problem((*path, "menu"), f"{name!r} is a menu itself", "firmware shows one menu")
 
     def _network(self, path: tuple[str | int, ...], network: Network) -> Condition | None:
         try:
@@ -377,6 +403,12 @@ class _Reader:
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path, 1)
+
+
+def menu_entries(profile: Profile) -> list[tuple[str, str]]:
+    """Profile and title of each entry."""
+    entries = [MenuEntry(entry) if isinstance(entry, str) else entry for entry in profile.menu]
+    return [(entry.profile, entry.title or entry.profile) for entry in entries]
 
 
 def images(profile: Profile) -> Iterator[tuple[str, ImageEntry]]:

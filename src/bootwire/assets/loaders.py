@@ -66,7 +66,7 @@ def choose(available: Iterable[tuple[str, Build]]) -> dict[str, tuple[str, Build
 
     available: (path, build) pairs, in the order of trust: of equally good ones the first stays. Better is: what the
     name says about drivers, then features (HTTP first of all; then autoexec, HTTPS, syslog), then the newer version.
-    Only iPXE builds are chosen; a build without HTTP can do nothing for us and is never chosen.
+    iPXE, lpxelinux and syslinux.efi builds are chosen; one without HTTP can do nothing for us and never is.
     """
     best: dict[str, tuple[str, Build]] = {}
     for path, build in available:
@@ -78,7 +78,13 @@ def choose(available: Iterable[tuple[str, Build]]) -> dict[str, tuple[str, Build
 
 def catalog_name(build: Build) -> str:
     """Under which name a build is served, "" for one that is not: "bios/undionly.kpxe", "arm64/ipxe.efi"."""
-    if build.kind != "ipxe" or "http" not in build.features:
+    if "http" not in build.features:
+        return ""
+    if build.kind == "lpxelinux":
+        return "bios/lpxelinux.0"
+    if build.kind == "syslinux" and build.architecture in ("i386", "x86_64"):
+        return f"{build.architecture}/syslinux.efi"
+    if build.kind != "ipxe":
         return ""
     firmware = build.drivers == "firmware"
     if build.architecture == "bios":

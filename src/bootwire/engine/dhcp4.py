@@ -16,6 +16,9 @@ from bootwire.wire.reader import WireError
 
 Recipe = Literal["direct", "binl", "menu", "ipxe", "http-boot", "raspberry"]
 
+MULTICAST = "224.0.1.2"
+"""Where machines that discover boot servers by multicast ask (tag 7): the address that Intel's PXE PDK has used."""
+
 MENU_TYPE = 0x8000
 """The boot server type of our one-item menu: the first of the vendor range (PXE 2.1; dnsmasq counts from here, too)."""
 CREDENTIALS = 0x8000
@@ -29,12 +32,20 @@ class Answer:
     ours       our IPv4 on the path to it, dotted
     boot_file  a TFTP name or a URL, ASCII, no NUL; b"" for a Raspberry Pi
     vendor     the vendor class to answer with (`Client.vendor`)
+    menu       of the recipe "menu": (boot server type, text), type 0 boots locally; the first is the default
+    prompt     of it: seconds (0 takes the default at once, 255 waits for ever), text
+    discovery  of it: how the boot server is looked for
+    prefix     PXELINUX's path prefix, a URL that ends in "/"; "" for none
     """
 
     recipe: Recipe
     ours: str
     boot_file: bytes
     vendor: bytes
+    menu: tuple[tuple[int, bytes], ...] = ()
+    prompt: tuple[int, bytes] = (0, b"Network boot")
+    discovery: Literal["unicast", "broadcast", "multicast"] = "unicast"
+    prefix: bytes = b""
 
 
 def offer(request: Message, answer: Answer) -> Message | None:
@@ -69,6 +80,8 @@ def boot_item(request: Message) -> tuple[int, int] | None:
 
 # --- helpers ----------------------------------------------------------------------------------------------------
 
+_PREFIX = 210  # RFC 5071 section 5: where PXELINUX finds everything else
+
 _MAX_OCTETS = 1472
 """UDP payload: EDK2 drops longer replies (Dhcp4Io.c), and it is what Ethernet carries in one piece."""
 
@@ -86,13 +99,17 @@ def _vendor_options(answer: Answer) -> bytes:
         case "raspberry":
             return _RASPBERRY
         case "menu":
+            menu = answer.menu or ((MENU_TYPE, b"Network boot"), (0, b"Boot from local disk"))
+            types = sorted({kind for kind, _ in menu if kind})
+            # Unicast to the list alone, and one address in it: EDK2 walks longer lists wrongly (PxeBcBoot.c).
+            unicast = answer.discovery == "unicast"
             return dhcp4.emit_pxe(
                 Pxe(
-                    # Unicast to the list alone, and one address in it: EDK2 walks longer lists wrongly (PxeBcBoot.c).
-                    control=dhcp4.NO_BROADCAST | dhcp4.NO_MULTICAST,
-                    servers=((MENU_TYPE, (answer.ours,)),),
-                    menu=((MENU_TYPE, b"Network boot"), (0, b"Boot from local disk")),
-                    prompt=(0, b"Network boot"),
+                    control=_CONTROL[answer.discovery],
+                    multicast=MULTICAST if answer.discovery == "multicast" else "",
+                    servers=tuple((kind, (answer.ours,)) for kind in types) if unicast else (),
+                    menu=menu,
+                    prompt=answer.prompt,
                 )
             )
         case "binl" | "ipxe" | "http-boot":
@@ -128,11 +145,18 @@ def _reply(request: Message, answer: Answer, kind: int, flags: int, ciaddr: str,
                 # The NUL is inside: EDK2 writes one behind whatever it gets, old ROMs read on to the next.
                 (dhcp4.TFTP_SERVER, ours + b"\0"),
                 (dhcp4.BOOT_FILE, file + b"\0" if file else b""),
+                (_PREFIX, answer.prefix),
                 (dhcp4.RELAY_AGENT, request.option(dhcp4.RELAY_AGENT) or b""),
             )
         ),
     )
 
+
+_CONTROL = {  # discovery control bits (PXE 2.1, tag 6): how the boot server may be looked for
+    "unicast": dhcp4.NO_BROADCAST | dhcp4.NO_MULTICAST,
+    "broadcast": dhcp4.NO_MULTICAST,
+    "multicast": dhcp4.NO_BROADCAST,
+}
 
 _SPARE = (dhcp4.TFTP_SERVER, dhcp4.BOOT_FILE, dhcp4.MACHINE_ID)
 """What a reply can do without, in the order in which it does: the header still has server and file."""

@@ -7,11 +7,11 @@ its script; other firmware gets a loader over TFTP. A retry of the same boot get
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from bootwire.policy.client import Client, Kind
-from bootwire.policy.target import Silence
+from bootwire.policy.target import Menu, Silence
 from bootwire.wire import dhcp4
 
 Recipe = Literal["direct", "binl", "menu", "ipxe", "http-boot", "raspberry"]
@@ -35,6 +35,9 @@ class Offerings:
     raspberry  the published directory holds a Raspberry Pi's boot files
     programs   catalog names of the boot programs at hand: "programs/bios/hello.pxe", "programs/x86_64/hello.efi" …
     program    the one that runs before any loader, without platform and extension ("hello"); "" for none
+    loader     which loader brings a kernel there: "ipxe", "pxelinux", or what suits best ("auto")
+    sizes      octets of loaders, where known: what goes over TFTP decides between equals
+    menu       the menu that the machine's firmware shall show; None: none
     """
 
     loaders: frozenset[str] = frozenset()
@@ -42,6 +45,9 @@ class Offerings:
     raspberry: bool = False
     programs: frozenset[str] = frozenset()
     program: str = ""
+    loader: Literal["auto", "ipxe", "pxelinux"] = "auto"
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    menu: Menu | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,18 @@ def decide(client: Client, offerings: Offerings, history: History) -> Plan | Sil
             return Silence(_SILENCES[kind])
 
 
+PXELINUX: Mapping[str, str] = {
+    "bios": "bios/lpxelinux.0", "x86_64": "x86_64/syslinux.efi", "i386": "i386/syslinux.efi",
+}  # fmt: skip
+"""PXELINUX's builds that speak HTTP, by platform."""
+
+_NOT_BY_AUTO: Mapping[str, str] = {
+    "x86_64/syslinux.efi": "its HTTP over EFI's TCP fails on much firmware",
+    "i386/syslinux.efi": "its HTTP over EFI's TCP fails on much firmware",
+}
+"""Pairs of loader and firmware that are known to be bad: given where they are asked for by name, never by themselves.
+Syslinux 6.04 was the last, of 2019: bugs like Debian 906414 (EFI network boot hangs) were never mended."""
+
 LOADERS: Mapping[str, tuple[str, ...]] = {
     "bios": ("bios/undionly.kpxe", "bios/ipxe.pxe"),
     **{
@@ -129,6 +147,8 @@ _SILENCES: Mapping[Kind, str] = {
 }
 
 
+_MENU_HOW = "its firmware shows a boot menu and asks on port 4011 for what is chosen"
+
 _HOW_TO_START: Mapping[bool, str] = {
     True: "try another loader build (`bootwire assets list`)",
     False: "if Secure Boot is on, turn it off in the firmware setup: it refuses unsigned loaders without a word",
@@ -152,6 +172,8 @@ def _for_ipxe(client: Client, offerings: Offerings, history: History) -> Plan | 
     if program:
         return Plan("ipxe", program, "tftp", f"the boot program {offerings.program} comes first")
     lacks = _lacks(client)
+    if not lacks and offerings.menu is not None and offerings.menu.seconds and not history.served:
+        return Plan("menu", "", "http", "iPXE, which shows PXE menus", _MENU_HOW, _misfits(client, offerings))
     if not lacks:
         because = "iPXE can do all that the boot needs" if client.knows_features else "iPXE, which says no features"
         return Plan("ipxe", "", "http", because, warnings=_misfits(client, offerings) + warnings)
@@ -174,9 +196,10 @@ def _for_firmware(client: Client, offerings: Offerings, history: History) -> Pla
     if program:
         recipe, how = _shape(client, history)
         return Plan(recipe, program, "tftp", f"the boot program {offerings.program} comes first", how)
-    names = _candidates(client, offerings)
+    names, chosen = _chosen(client, offerings)
     if not names:
         return Silence(f"no boot loader for {client.summary} is at hand: run `bootwire assets fetch`")
+    told += chosen
     alive = [name for name in names if name not in history.dead]
     loader = alive[0] if alive else names[0]
     because = f"{client.summary} firmware"
@@ -187,6 +210,8 @@ def _for_firmware(client: Client, offerings: Offerings, history: History) -> Pla
         warnings += ((f"{dead} on this machine", _HOW_TO_START[client.bios]),)
     if client.kind is Kind.HTTP:
         return Plan("http-boot", loader, "http", because + ", which takes a URL", warnings=warnings)
+    if offerings.menu is not None:
+        return Plan("menu", loader, "tftp", because, _MENU_HOW, warnings)
     recipe, how = _shape(client, history)
     return Plan(recipe, loader, "tftp", because, how, warnings)
 
@@ -229,6 +254,27 @@ def _candidates(client: Client, offerings: Offerings) -> list[str]:
         if found:
             return found
     return []
+
+
+def _chosen(client: Client, offerings: Offerings) -> tuple[list[str], tuple[tuple[str, str], ...]]:
+    """Loaders that may be handed out, best first, and what a person should know of the choice.
+
+    By itself ("auto") PXELINUX comes first only where it is at hand, is no known bad pair, and needs fewer octets over
+    TFTP than iPXE does.
+    """
+    ipxe = _candidates(client, offerings)
+    platform = client.platforms[0]
+    name = PXELINUX.get(platform, "")
+    if client.kind is Kind.HTTP or name not in offerings.loaders or offerings.loader == "ipxe":
+        if offerings.loader == "pxelinux" and client.kind is not Kind.HTTP:
+            what = f"there is no PXELINUX with HTTP for {client.summary}: it gets iPXE"
+            return ipxe, ((what, "install the packages pxelinux, syslinux-efi and syslinux-common"),)
+        return ipxe, ()
+    if offerings.loader == "pxelinux":
+        return [name, *ipxe], ()
+    size, other = offerings.sizes.get(name, 0), offerings.sizes.get(ipxe[0], 0) if ipxe else 0
+    smaller = 0 < size < other if ipxe else True
+    return ([name, *ipxe] if smaller and name not in _NOT_BY_AUTO else ipxe), ()
 
 
 def _misfits(client: Client, offerings: Offerings) -> tuple[tuple[str, str], ...]:

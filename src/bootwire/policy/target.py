@@ -38,6 +38,7 @@ class Traits:
     address       its own IPv4
     interface     ours, by which it was heard
     relay         giaddr
+    choice        the profile that was chosen in a boot menu in this boot
     circuit_id remote_id   option 82 sub-options 1 and 2 (RFC 3046): as text where they are printable, else "0x…"
     hardware      what a program on the bare machine reported of it, None if none did (`inventory.lookup`)
     """
@@ -61,6 +62,26 @@ class Traits:
     remote_id: str = ""
     stage: Stage = "other"
     hardware: Hardware | None = None
+    choice: str = ""
+
+
+LOCAL = ""
+"""The profile of a menu's entry that is the machine's own disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """A boot menu that PXE firmware shows itself (PXE 2.1 section 2.2.1, tags 9 and 10).
+
+    entries    (profile, title), the first is taken when time is up; "" for the machine's own disk
+    seconds    until then: 0 takes it without anybody noticing, 255 waits for ever
+    discovery  how the boot server is looked for
+    """
+
+    entries: tuple[tuple[str, str], ...]
+    prompt: str = "Press F8 to choose"
+    seconds: int = 0
+    discovery: Literal["unicast", "broadcast", "multicast"] = "unicast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +111,7 @@ class Target:
     local     it shall go on with its own disk
     suits     loader directories of the processors that the kernel runs on ("x86_64", "bios"); empty: not known
     loader    how it is brought there: "ipxe", "pxelinux", or what suits best ("auto")
+    menu      the machine's firmware asks somebody which of these it shall be
     program   boot program that runs before the loader, "hello" or "ask"; "" for the server's own choice
     bootinfo  what it is told if it asks by bootinfo, None: what follows from the rest
     files     further images that command lines and documents refer to, by name
@@ -106,6 +128,7 @@ class Target:
     local: bool = False
     suits: frozenset[str] = frozenset()
     loader: Literal["auto", "ipxe", "pxelinux"] = "auto"
+    menu: Menu | None = None
     program: str = ""
     bootinfo: Boot | None = None
     files: Mapping[str, Image] = field(default_factory=dict)
@@ -118,6 +141,8 @@ class Target:
             return "its own disk"
         if self.script:
             return "a script of the operator's"
+        if self.menu is not None:
+            return f"a menu of {len(self.menu.entries)}"
         if self.kernel is None:
             return "nothing"
         name = self.kernel.location.rpartition("/")[2] or self.kernel.location

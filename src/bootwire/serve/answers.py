@@ -21,7 +21,7 @@ from bootwire.engine import Ns, S
 from bootwire.facts import Fact, HandedOver, ScriptServed, TransferDone
 from bootwire.serve.boot_scripts import Script
 from bootwire.serve.content import Content, Later, Missing, Peer, Record, Reply, Upstream
-from bootwire.serve.files import A_DIRECTORY, PublishedDirectory, open_local
+from bootwire.serve.files import A_DIRECTORY, PublishedDirectory, for_machine, open_local
 from bootwire.serve.listing import render
 from bootwire.serve.mode import Room
 from bootwire.wire.http import Request
@@ -49,6 +49,7 @@ class Answers:
 
     first_script(mac, ours)   what iPXE runs when it finds autoexec.ipxe beside itself; ours: our address
     boot_script(mac, request, caller, peer)   what boots this machine; caller: what iPXE said of itself
+    config(mac, name, peer)   PXELINUX's configuration over TFTP, None where it is not for that machine
     rooms                     further first parts of HTTP paths, and who looks below them
     """
 
@@ -59,6 +60,7 @@ class Answers:
         first_script: Callable[[str, str], bytes],
         boot_script: Callable[[str, Request, Caller, Peer], Script | Later],
         rooms: Mapping[str, Room] | None = None,
+        config: Callable[[str, str, Peer], Content | None] | None = None,
         machine_at: Callable[[str], str],
         published: PublishedDirectory | None,
         record: Record,
@@ -67,6 +69,7 @@ class Answers:
         self._first_script = first_script
         self._boot_script = boot_script
         self._rooms = rooms or {}
+        self._config = config
         self._machine_at = machine_at
         self._published = published
         self._record = record
@@ -80,6 +83,8 @@ class Answers:
         blob = self._catalog.get(rest)
         if blob is not None:
             return self._open(blob, machine)
+        if self._config is not None and (found := self._config(machine, rest, peer)) is not None:
+            return found
         return self._open_published(rest, machine)
 
     def http(self, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream | Later:
@@ -150,13 +155,13 @@ class Answers:
             case Inline(data):
                 return _inline(blob.name, data, blob.media_type, machine)
             case LocalFile(path):
-                return _for_machine(open_local(path, blob.name, blob.media_type), machine)
+                return for_machine(open_local(path, blob.name, blob.media_type), machine)
             case RemoteFile():
                 return Missing("it lives at a URL, which TFTP cannot stream", machine)
             case Transformed(path, largest, change):
                 found = open_local(path, blob.name, blob.media_type)
                 if isinstance(found, Missing):
-                    return _for_machine(found, machine)
+                    return for_machine(found, machine)
                 try:
                     octets = os.pread(found.fd, largest, 0)
                 finally:
@@ -166,7 +171,7 @@ class Answers:
     def _open_published(self, name: str, machine: str) -> Content | Missing:
         if self._published is None:
             return Missing("no such boot file, and no directory is published (--files)", machine, quiet=_optional(name))
-        found = _for_machine(self._published.open(name), machine)
+        found = for_machine(self._published.open(name), machine)
         return replace(found, quiet=True) if isinstance(found, Missing) and _optional(name) else found
 
     def _published_over_http(self, path: str, name: str, machine: str) -> Content | Missing | Reply:
@@ -208,13 +213,6 @@ def clean_name(name: bytes) -> str:
 def _inline(name: str, data: bytes, media_type: str, machine: str) -> Content:
     digest = hashlib.sha256(data).hexdigest()
     return Content(name, len(data), data, key=digest, etag=f'"{digest[:32]}"', media_type=media_type, machine=machine)
-
-
-def _for_machine(found: Content | Missing, machine: str) -> Content | Missing:
-    if isinstance(found, Missing):
-        return replace(found, machine=machine)
-    found.machine = machine
-    return found
 
 
 def _mac(text: str) -> str:

@@ -24,7 +24,7 @@ from bootwire.policy import boot_api
 from bootwire.policy.boot_api import Wrong
 from bootwire.policy.go_template import TemplateError
 from bootwire.policy.target import Decision, Image, Silence, Target, Traits
-from bootwire.serve.content import Record
+from bootwire.serve.content import Content, Later, Missing, Record, Reply, Upstream
 from bootwire.serve.images import Images
 from bootwire.serve.mode import Decider, House, Link, RenderError, Room, StartError
 from bootwire.serve.seals import Seals
@@ -240,6 +240,9 @@ class ApiMode:
 
     def link(self, machine: str, base: str) -> Link:
         return self._images.link(machine, base)
+
+    def give(self, image: Image, name: str, machine: str) -> Content | Missing | Reply | Upstream | Later:
+        return self._images.give(image, name, machine)
 
     def named(self, profile: str, traits: Traits) -> Target | None:
         return None

@@ -9,6 +9,7 @@ import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from bootwire.engine import MS, Ns, S
@@ -233,6 +234,14 @@ def open_local(path: str, name: str, media_type: str) -> Content | Missing:
         return _content(os.open(path, _FILE), name, media_type)
     except OSError as error:
         return _missing(error)
+
+
+def for_machine(found: Content | Missing, machine: str) -> Content | Missing:
+    """`found`, told to be for a machine."""
+    if isinstance(found, Missing):
+        return replace(found, machine=machine)
+    found.machine = machine
+    return found
 
 
 def _split(raw: bytes) -> list[bytes]:

@@ -20,8 +20,8 @@ from bootwire.assets.kernels import Refusal, check_initrd, check_kernel
 from bootwire.config import Fleet, Problem, Profile
 from bootwire.facts import FleetLoaded, Warned
 from bootwire.policy.rules import Match, Rule, Rules
-from bootwire.policy.target import Decision, Image, Silence, Target, Traits
-from bootwire.serve.content import Record
+from bootwire.policy.target import LOCAL, Decision, Image, Menu, Silence, Target, Traits
+from bootwire.serve.content import Content, Later, Missing, Record, Reply, Upstream
 from bootwire.serve.documents import Documents
 from bootwire.serve.images import Images
 from bootwire.serve.mode import Decider, House, Link, RenderError, Room, StartError
@@ -142,12 +142,20 @@ class _Loading:
             script=script,
             local=profile.local,
             suits=runs_on,
+            menu=self._menu(profile),
             loader=profile.loader,
             program=profile.program,
             bootinfo=bootinfo_text.read(profile.bootinfo) if profile.bootinfo else None,
             files=files,
             variables={**profile.variables, **({"install": True, "done": profile.done} if profile.install else {})},
         )
+
+    def _menu(self, profile: Profile) -> Menu | None:
+        if not profile.menu:
+            return None
+        local = [name for name, other in self._fleet.profiles.items() if other.local]
+        entries = tuple((LOCAL if name in local else name, title) for name, title in config.menu_entries(profile))
+        return Menu(entries, profile.prompt, profile.seconds, profile.discovery)
 
     def _recognised(
         self, profile: str, what: str, image: Image, kernel: Recognised | None, any_file: bool = False
@@ -235,7 +243,15 @@ def choose(loaded: Loaded, traits: Traits) -> Choice:
         return Choice(Silence(f"no rule of {loaded.fleet.name} with a profile is about it"), match, None, name)
     (step,) = (step for step in match.trail if step.rule is rule)
     target = _made(loaded, rule.profile, traits, match, name)
-    return Choice(replace(target, because=f"{rule.title}: {step.because}"), match, rule, name)
+    because = f"{rule.title}: {step.because}"
+    if target.menu is not None and (traits.choice or final):
+        wanted = traits.choice or target.menu.entries[0][0]
+        how = "chosen in its menu" if traits.choice else "the first of its menu"
+        if wanted == LOCAL:
+            return Choice(Target(f"{because}; {how}", local=True), match, rule, name)
+        target = _made(loaded, wanted, traits, match, name)
+        because = f"{because}; {how}"
+    return Choice(replace(target, because=because), match, rule, name)
 
 
 def named(loaded: Loaded, profile: str, traits: Traits) -> Target | None:
@@ -330,6 +346,9 @@ class FleetMode:
 
     def link(self, machine: str, base: str) -> Link:
         return self._images.link(machine, base)
+
+    def give(self, image: Image, name: str, machine: str) -> Content | Missing | Reply | Upstream | Later:
+        return self._images.give(image, name, machine)
 
     def named(self, profile: str, traits: Traits) -> Target | None:
         return named(self._loaded, profile, traits)

@@ -114,10 +114,18 @@ class Images:
         if here and sealed.machine and here != sealed.machine:
             return Missing(f"this URL was made for {sealed.machine}, not for {here}", here, forbidden=True)
         location, sha256, name, trust, *signed = sealed.what
-        image = Image(location, sha256, *signed)
-        if location.startswith("/"):
+        return self._given(Image(location, sha256, *signed), name, machine, trust != "untrusted")
+
+    def give(self, image: Image, name: str, machine: str) -> Content | Missing | Reply | Upstream | Later:
+        """The octets of an image for whoever knows already whose it is; like a room, in the transfer loop."""
+        return self._given(image, name, machine, self._trusted)
+
+    def _given(
+        self, image: Image, name: str, machine: str, trusted: bool
+    ) -> Content | Missing | Reply | Upstream | Later:
+        if image.location.startswith("/"):
             return self._local(machine, image, name)
-        return self._remote(machine, image, name, trusted=trust != "untrusted")
+        return self._remote(machine, image, name, trusted=trusted)
 
     def _remote(self, machine: str, image: Image, name: str, *, trusted: bool) -> Content | Reply | Upstream | Later:
         """What is pinned waits until it is here and proven; the rest goes out while it comes."""

@@ -108,6 +108,17 @@ def catalog(loaders: Mapping[str, Loader]) -> dict[str, Blob]:
     }
 
 
+def modules(loaders: Iterable[str], root: Path = Path("/")) -> dict[str, Blob]:
+    """PXELINUX's libraries for those of its builds that are at hand, by catalog name: "bios/ldlinux.c32"."""
+    found = {}
+    builds = {name.partition("/")[0] for name in loaders if name.endswith(("lpxelinux.0", "syslinux.efi"))}
+    for name, places in _MODULES.items():
+        path = next((root / place for place in places if (root / place).is_file()), None)
+        if path is not None and name.partition("/")[0] in builds:
+            found[name] = Blob(name, path.stat().st_size, LocalFile(str(path)))
+    return found
+
+
 def summary(loaders: Mapping[str, Loader]) -> str:
     """One line for a person: "iPXE 2.0.0+dfsg-5 (bios, x86_64, arm64), fetched: …"; "none" if there are none."""
     groups: dict[tuple[str, str], list[str]] = {}
@@ -232,12 +243,20 @@ def run_verify(echo: Echo, state: Path, given: str | None = None, as_json: bool 
 # --- helpers ----------------------------------------------------------------------------------------------------
 
 _PACKAGE, _MORE = "ipxe", "grub-ipxe"
-_ENDINGS = (".efi", ".kpxe", ".pxe")
+_ENDINGS = (".efi", ".kpxe", ".pxe", "lpxelinux.0")
 _PLACES = (  # where distributions install iPXE: Debian and Ubuntu; Fedora, openSUSE, Arch; Alpine
     "usr/lib/ipxe",
     "usr/share/ipxe",
     "usr/share/alpine-ipxe",
+    "usr/lib/PXELINUX",
+    "usr/lib/SYSLINUX.EFI",
+    "usr/share/syslinux",
 )
+_MODULES = {  # PXELINUX's library, as each build asks for it, and where distributions install it
+    "bios/ldlinux.c32": ("usr/lib/syslinux/modules/bios/ldlinux.c32", "usr/share/syslinux/ldlinux.c32"),
+    "x86_64/ldlinux.e64": ("usr/lib/syslinux/modules/efi64/ldlinux.e64", "usr/share/syslinux/efi64/ldlinux.e64"),
+    "i386/ldlinux.e32": ("usr/lib/syslinux/modules/efi32/ldlinux.e32", "usr/share/syslinux/efi32/ldlinux.e32"),
+}
 
 
 def _is_loader(path: str) -> bool:

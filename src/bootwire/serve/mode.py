@@ -105,6 +105,9 @@ class Mode(Protocol):
     def link(self, machine: str, base: str) -> Link:
         """Where `machine` gets images from. Any thread."""
 
+    def give(self, image: Image, name: str, machine: str) -> Content | Missing | Reply | Upstream | Later:
+        """The octets of an image that was decided for a machine; name: what it is for. In the transfer loop."""
+
     def named(self, profile: str, traits: Traits) -> Target | None:
         """What a machine gets of a profile by its name; None where there is none of that name. Any thread."""
 

@@ -10,6 +10,8 @@ from bootwire.assets.kernels import Image as Recognised
 from bootwire.assets.kernels import Refusal, check_initrd, check_kernel
 from bootwire.assets.scripts import boot_url, check_text
 from bootwire.policy.target import Image, Target, Traits
+from bootwire.serve.content import Content, Later, Missing, Reply, Upstream
+from bootwire.serve.files import for_machine, open_local
 from bootwire.serve.images import ROOM, Images
 from bootwire.serve.mode import Decider, House, Link, Plain, Room, StartError
 from bootwire.serve.seals import Seals
@@ -98,6 +100,13 @@ class StaticMode:
             return boot_url(base, machine, name)
 
         return Link(base, url)
+
+    def give(self, image: Image, name: str, machine: str) -> Content | Missing | Reply | Upstream | Later:
+        if self._images is not None and is_url(image.location):
+            return self._images.give(image, name, machine)
+        if not image.location.startswith("/"):
+            return Upstream(name, image.location, machine)
+        return for_machine(open_local(image.location, name, "application/octet-stream"), machine)
 
     def named(self, profile: str, traits: Traits) -> Target | None:
         return None
