@@ -37,7 +37,7 @@ from bootwire.facts import (
 )  # fmt: skip
 from bootwire.policy.decide import LOADERS, Offerings
 from bootwire.policy.inventory import Hardware
-from bootwire.policy.target import Image, Silence, Target, Traits
+from bootwire.policy.target import Image, Menu, Silence, Target, Traits
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Message
 from dhcp_samples import NAMES, changed, messages, vector
@@ -819,3 +819,59 @@ def test_a_relays_circuit_and_remote_id_are_read_as_text_or_as_octets():
     decided_by(book).receive(datagram(message, ("198.51.100.1", 67)), S)
     traits = book.asked[0]
     assert (traits.circuit_id, traits.remote_id, traits.link) == ("eth7", "0x009f01", "198.51.100.1")
+
+
+# --- menus --------------------------------------------------------------------------------------------------------
+
+CHOICES = Menu((("rescue", "Rescue"), ("", "Own disk"), ("debian", "Debian")), "Choose", 10)
+
+
+def item_request(boots: BootServer, item: int, now: Ns) -> list[Effect]:
+    request = discover("ipxe-boot-item-request")
+    vendor = dhcp4.emit_pxe(dhcp4.Pxe(item=(item, 0)))
+    options = tuple((code, vendor if code == dhcp4.VENDOR_SPECIFIC else value) for code, value in request.options)
+    return boots.receive(datagram(replace(request, options=options), ("192.0.2.57", 68), "pxe"), now)
+
+
+def test_a_menu_is_in_the_offer_as_pxe_has_it():
+    book = Book()
+    book.decision = Target("rule 1", "choose", menu=CHOICES)
+    _, message = only_send(decided_by(book).receive(datagram("ipxe-bios-discover"), S))
+    pxe = dhcp4.parse_pxe(message.option(dhcp4.VENDOR_SPECIFIC))
+    assert pxe.menu == ((0x8000, b"Rescue"), (0, b"Own disk"), (0x8002, b"Debian"))
+    assert pxe.prompt == (10, b"Choose")
+    assert pxe.servers == ((0x8000, (OURS,)), (0x8002, (OURS,)))
+
+
+def test_what_is_chosen_is_known_to_who_decides_for_the_rest_of_the_boot():
+    book = Book()
+    book.decision = Target("rule 1", "choose", menu=CHOICES)
+    boots = decided_by(book)
+    first = discover("ipxe-bios-discover", chaddr=discover("ipxe-boot-item-request").chaddr)
+    boots.receive(datagram(first), S)
+    effects = item_request(boots, 0x8002, 2 * S)
+    assert facts(effects, PxeAnswered)
+    assert book.asked[-1].choice == "debian"
+    assert boots.traits_of(book.asked[-1].machine).choice == "debian"
+    boots.receive(datagram(replace(first, xid=98)), 20 * S)  # its loader, or itself once more
+    assert book.asked[-1].choice == "debian"
+    boots.receive(datagram(replace(first, xid=99)), 900 * S)  # the next boot
+    assert book.asked[-1].choice == ""
+
+
+@pytest.mark.parametrize("item", [0x8003, 0x7FFF, 1])
+def test_an_entry_that_was_not_in_the_menu_is_not_answered(item: int):
+    book = Book()
+    book.decision = Target("rule 1", "choose", menu=CHOICES)
+    boots = decided_by(book)
+    boots.receive(datagram(discover("ipxe-bios-discover", chaddr=discover("ipxe-boot-item-request").chaddr)), S)
+    effects = item_request(boots, item, 2 * S)
+    assert not sent(effects)
+    assert "which this one is not" in facts(effects, Silent)[0].because
+
+
+def test_pxelinux_is_told_where_everything_else_is():
+    offerings = Offerings(frozenset(("bios/lpxelinux.0", *LOADERS["bios"])), loader="pxelinux")
+    _, message = only_send(server(offerings=offerings).receive(datagram("intel-bios-discover"), S))
+    assert message.boot_file.endswith(b"/bios/lpxelinux.0")
+    assert message.option(210) == f"http://{OURS}/pxelinux/{message.mac.replace(':', '-')}/".encode()

@@ -27,6 +27,7 @@ from bootwire.boot_server import BootServer
 from bootwire.boot_server import Settings as ServerSettings
 from bootwire.desk import Desk, Underway
 from bootwire.engine import MS
+from bootwire.engine.dhcp4 import MULTICAST
 from bootwire.facts import Listening, Record, ScriptServed, Stopped, TransferDone, Warned
 from bootwire.observe import prose
 from bootwire.policy import inventory
@@ -171,7 +172,8 @@ class _Server:
             raspberry=_has_raspberry_files(self._settings.files),
             programs=self._programs.names,
             program=self._programs.name,
-            loader=self._settings.loader,
+            # What SMBIOS tells comes from iPXE alone.
+            loader="ipxe" if self._settings.loader == "auto" and mode.decider.smbios else self._settings.loader,
             sizes={name: loader.size for name, loader in self._loaders.items()},
             menu=self._settings.menu,
         )
@@ -252,6 +254,11 @@ class _Server:
 
     # --- opening ------------------------------------------------------------------------------------------------
 
+    def _multicast(self) -> str:
+        """The group to hear boot server discovery at, "" where no menu is looked for like that."""
+        ours = self._settings.menu is not None and self._settings.menu.discovery == "multicast"
+        return MULTICAST if ours or self._mode.multicast else ""
+
     def _with_states(self, store: Store) -> States | None:
         """What may be installed is looked at before anything is decided, where the mode tells machines apart."""
         if self._mode.seals is None:
@@ -297,7 +304,7 @@ class _Server:
                 limits=self._tftp_limits,
                 single_port=self._settings.tftp_single_port,
             )
-            self._dhcp = DhcpEdge(self._boot_server, chosen, self._record, self._decider.ask)
+            self._dhcp = DhcpEdge(self._boot_server, chosen, self._record, self._decider.ask, self._multicast())
             self._dhcp.open(control)
             if self._bootinfo:
                 self._bootinfo.open(control, chosen)

@@ -307,7 +307,7 @@ class BootServer:
                 client, service, "it wants a signed boot item (BIS), which is not served", now
             )
         self._learn(memory, client, message, datagram, "pxe")
-        if wrong := self._choose(memory, asked, service):
+        if wrong := self._choose(memory, asked, service, now):
             return effects + self._silent(client, service, wrong, now)
         target = self._target(memory, "pxe", resumed)
         if isinstance(target, Ask):
@@ -337,12 +337,12 @@ class BootServer:
             *self._warnings(client, plan, now),
         ]
 
-    def _choose(self, memory: _Machine, asked: int, service: str) -> str:
+    def _choose(self, memory: _Machine, asked: int, service: str, now: Ns) -> str:
         """Remember which entry of its menu a machine asks for; why that is none that it was shown, or ""."""
         entries = memory.menu.entries if memory.menu is not None else ()
         index = asked - engine.MENU_TYPE
         if 0 <= index < len(entries):
-            memory.choice = entries[index][0]
+            memory.choice, memory.chosen_at = entries[index][0], now
             memory.traits = replace(memory.traits, choice=memory.choice)
         elif asked >= 0 and asked != engine.MENU_TYPE and (service == "dhcp" or entries):
             return f"it looks for a boot server of type {asked}, which this one is not"
@@ -374,6 +374,8 @@ class BootServer:
             offerings = replace(offerings, program=target.program)
         if target.loader != "auto":
             offerings = replace(offerings, loader=target.loader)
+        elif offerings.loader == "auto" and (target.script or "${" in target.cmdline):
+            offerings = replace(offerings, loader="ipxe")  # nothing else runs its scripts, or looks ${ip} up
         if target.menu is not None:
             offerings = replace(offerings, menu=target.menu)
         return replace(offerings, suits=target.suits) if target.suits else offerings
@@ -565,6 +567,7 @@ class _Machine:
     decided: str = ""  # the reason that was told in this boot
     menu: Menu | None = None  # that it was offered last
     choice: str = ""  # the profile that was chosen in it
+    chosen_at: Ns = 0
     family: str = ""
     shape: Recipe | None = None  # last offered in this attempt
     served: tuple[str, ...] = ()  # loaders fetched whole in this boot, until one can do all that it needs
@@ -638,10 +641,10 @@ class _Machine:
         """Forget what belongs to the boot before; a loader that died in it is remembered until one lives."""
         if firmware:
             self.program_begins()
+        if firmware or now - self.chosen_at >= _SAME_BOOT:
+            self.choice = ""
         if firmware or not self.served:
             self.decided = ""
-            if client.kind is not Kind.IPXE or not self.choice:
-                self.choice = ""
         if firmware:
             if self.served and not self.lived and now - self.served_at < _SAME_BOOT:
                 self.dead = tuple(dict.fromkeys((*self.dead, self.served[-1])))[-8:]

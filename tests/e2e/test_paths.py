@@ -24,7 +24,7 @@ def test_a_plain_pxe_rom_gets_undionly_once(bench: Bench, record_property: Calla
     """
     with bench:
         bench.start_dhcp()
-        bench.serve("bios")
+        bench.serve("bios", more=["--loader", "ipxe"])
         machine = bench.power_on("bios")
         machine.wait_for("Press Ctrl-B for the iPXE command line", 30)
         machine.type("\x02")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bootwire.policy.client import ARCHITECTURES, classify
 from bootwire.policy.decide import LOADERS, History, Offerings, Plan, decide
-from bootwire.policy.target import Silence
+from bootwire.policy.target import Menu, Silence
 from dhcp_samples import NAMES, changed, messages
 
 ALL = Offerings(loaders=frozenset(name for names in LOADERS.values() for name in names))
@@ -261,3 +261,63 @@ def test_firmware_that_a_program_was_not_built_for_boots_without_and_that_is_sai
     found = plan("edk2-x64-discover", offerings=HELLO, o93=b"\0\x0b")
     assert found.loader == "arm64/snponly.efi"
     assert "hello is not there" in found.warnings[0][0]
+
+
+# --- PXELINUX and menus ------------------------------------------------------------------------------------------
+
+LPX = "bios/lpxelinux.0"
+
+
+def bios_offered(**more: object) -> Plan:
+    loaders = frozenset((*LOADERS["bios"], LPX, "x86_64/syslinux.efi", *LOADERS["x86_64"]))
+    found = decide(classify(changed("intel-bios-discover")), Offerings(loaders, **more), History())  # type: ignore[arg-type]
+    assert isinstance(found, Plan)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("more", "loader"),
+    [
+        ({"loader": "pxelinux"}, LPX),
+        ({"loader": "ipxe"}, "bios/undionly.kpxe"),
+        ({"sizes": {LPX: 75_000, "bios/undionly.kpxe": 95_000}}, LPX),
+        ({"sizes": {LPX: 95_000, "bios/undionly.kpxe": 75_000}}, "bios/undionly.kpxe"),
+        ({}, "bios/undionly.kpxe"),  # nobody knows their sizes
+    ],
+)
+def test_what_brings_a_kernel_to_a_bios_rom(more: dict[str, object], loader: str) -> None:
+    assert bios_offered(**more).loader == loader
+
+
+def test_a_known_bad_pair_is_given_only_where_it_is_asked_for() -> None:
+    loaders = frozenset(("x86_64/syslinux.efi", *LOADERS["x86_64"]))
+    sizes = {"x86_64/syslinux.efi": 1, "x86_64/snponly.efi": 300_000}
+    client = classify(changed("edk2-x64-discover"))
+    auto = decide(client, Offerings(loaders, sizes=sizes), History())
+    asked = decide(client, Offerings(loaders, sizes=sizes, loader="pxelinux"), History())
+    assert isinstance(auto, Plan)
+    assert isinstance(asked, Plan)
+    assert (auto.loader, asked.loader) == ("x86_64/snponly.efi", "x86_64/syslinux.efi")
+
+
+def test_pxelinux_that_is_not_there_is_a_warning_and_ipxe() -> None:
+    client = classify(changed("edk2-arm64-discover"))
+    found = decide(client, Offerings(frozenset(LOADERS["arm64"]), loader="pxelinux"), History())
+    assert isinstance(found, Plan)
+    assert found.loader == "arm64/snponly.efi"
+    assert "no PXELINUX with HTTP for UEFI arm64" in found.warnings[0][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "recipe"),
+    [
+        ("intel-bios-discover", 0, "menu"), ("edk2-x64-discover", 10, "menu"), ("ipxe-bios-discover", 10, "menu"),
+        ("ipxe-bios-discover", 0, "ipxe"), ("edk2-http-x64-discover", 10, "http-boot"),
+    ],
+)  # fmt: skip
+def test_who_is_offered_a_menu(name: str, seconds: int, recipe: str) -> None:
+    menu = Menu((("a", "A"), ("", "Disk")), seconds=seconds)
+    loaders = frozenset(name for names in LOADERS.values() for name in names)
+    found = decide(classify(changed(name)), Offerings(loaders, menu=menu), History())
+    assert isinstance(found, Plan)
+    assert found.recipe == recipe

@@ -197,6 +197,12 @@ class Machine:
                 self._process.stdin.flush()
                 self._more.wait_for(lambda: self._echoed, timeout=1)
 
+    def press(self, key: str) -> None:
+        """Send one key, which may be several octets that belong together (an escape sequence)."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(key.encode())
+        self._process.stdin.flush()
+
     def wait_end(self, timeout: float) -> bool:
         """Wait until the machine has powered off; whether it has."""
         try:

@@ -236,6 +236,7 @@ class ApiMode:
         self.warnings: Sequence[str] = ()
         self.upstreams = images.upstreams
         self.seals: Seals | None = images.seals
+        self.multicast = False
         self._images = images
 
     def link(self, machine: str, base: str) -> Link:

@@ -51,7 +51,9 @@ def run(
         relay=relay,
     )
     traits = replace(traits, **{name: value.lower() if name == "uuid" else value for name, value in said.items()})  # type: ignore[arg-type]
-    at_hand = frozenset(loaders.find(state)) or frozenset(name for names in LOADERS.values() for name in names)
+    at_hand = frozenset(loaders.find(state))
+    if loaders.missing(at_hand):  # they are fetched when the server starts
+        at_hand |= frozenset(name for names in LOADERS.values() for name in names)
     try:
         found = rehearse(mode, traits, at_hand)
     except ValueError as error:

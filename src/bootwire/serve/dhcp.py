@@ -61,6 +61,7 @@ class _Held:
 class DhcpEdge:
     """Carries datagrams between the network and a BootServer, in an asyncio loop.
 
+    multicast: the group that boot server discovery by multicast asks, "" for none
     ask: finds out what a machine shall boot, where the BootServer does not know; bounds its own time, raises nothing.
     `open` raises PortInUse (4011 taken) or PermissionError; after that nothing a peer or the kernel does raises.
     """
@@ -71,7 +72,9 @@ class DhcpEdge:
         interfaces: Sequence[Interface],
         record: Callable[[Fact], None],
         ask: Callable[[Traits], Awaitable[None]] | None = None,
+        multicast: str = "",
     ) -> None:
+        self._multicast = multicast
         self._server = server
         self._ask = ask
         self._asking: dict[str, list[_Held]] = {}  # by machine: what waits for a decision
@@ -89,6 +92,8 @@ class DhcpEdge:
         for interface in self._interfaces:
             self._open_dhcp(interface)
             self._open_pxe(interface)
+            if self._multicast:
+                self._open_multicast(interface, self._multicast)
             self._open_ear(interface)
         self._ticking = loop.call_later(TICK_SECONDS, self._tick)
 
@@ -152,6 +157,22 @@ class DhcpEdge:
         self._outlets["pxe", interface.name] = _SocketOutlet(sock)
         self._read(sock, lambda data, source, ours: self._receive("pxe", interface, data, source, ours))
         self._record(Listening("", "pxe", interface.address, PXE_PORT, interface.name))
+
+    def _open_multicast(self, interface: Interface, group: str) -> None:
+        """Hear machines that look for their boot server by multicast; they are answered from port 4011 as others."""
+        sock = _udp_socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.name.encode() + b"\0")
+        try:
+            sock.bind((group, PXE_PORT))
+            member = socket.inet_aton(group) + socket.inet_aton(interface.address)  # struct ip_mreq, ip(7)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        except OSError as error:
+            sock.close()
+            what = f"boot server discovery by multicast is not heard on {interface.name}: {error.strerror}"
+            self._record(Warned("", what, "use another --discovery"))
+            return
+        self._read(sock, lambda data, source, ours: self._receive("pxe", interface, data, source, ours))
+        self._record(Listening("", "pxe", group, PXE_PORT, interface.name))
 
     def _open_ear(self, interface: Interface) -> None:
         """Overhear answers of other servers: who else offers boot files, and which address a machine was given."""

@@ -334,6 +334,8 @@ class FleetMode:
         self.rooms: Mapping[str, Room] = {"image": images.room, "doc": self._documents.room}
         self.upstreams = images.upstreams
         self.seals: Seals | None = images.seals
+        menus = [target.menu for target in loaded.targets.values()]
+        self.multicast = any(menu is not None and menu.discovery == "multicast" for menu in menus)
         self.lines: Sequence[str] = (f"Fleet     {path}: {loaded.summary}",)
         self.warnings: Sequence[str] = loaded.warnings
         self._watching: asyncio.Task[None] | None = None

@@ -91,6 +91,7 @@ class Mode(Protocol):
     rooms     first parts of HTTP paths that it serves itself
     upstreams how other servers are asked for images
     seals     makes and opens tokens in URLs; None for a mode that gives the same to everybody
+    multicast whether a menu of its has boot servers looked for by multicast
     lines     for the person who starts the server; warnings go to the journal
     """
 
@@ -99,6 +100,7 @@ class Mode(Protocol):
     rooms: Mapping[str, Room]
     upstreams: Upstreams
     seals: Seals | None
+    multicast: bool
     lines: Sequence[str]
     warnings: Sequence[str]
 

@@ -79,6 +79,7 @@ class StaticMode:
         self.warnings: Sequence[str] = [f"{given}: {image.warning}" for given, image in found if image.warning]
         self.upstreams = images.upstreams if images is not None else Upstreams(upstream)
         self.seals: Seals | None = None
+        self.multicast = False
         self.rooms: Mapping[str, Room] = {ROOM: images.room} if images is not None else {}
         self.decider: Decider = Plain(
             Target(
