@@ -18,6 +18,7 @@ from bootwire.boot_server import Settings as ServerSettings
 from bootwire.cli import main
 from bootwire.config import Problem
 from bootwire.facts import DocumentServed, Fact, FleetLoaded, Warned
+from bootwire.policy.inventory import Hardware
 from bootwire.policy.target import Silence, Target, Traits
 from bootwire.serve import fleet as module
 from bootwire.serve.content import Missing, Peer, Reply
@@ -81,6 +82,24 @@ def test_a_profile_may_say_what_bootinfo_tells_alone_or_beside_what_is_booted(tm
     assert [one.bootinfo for one in told if isinstance(one, Target)] == [
         Boot(DiskPartition(0x80, 2)), Boot(Wait())
     ]  # fmt: skip
+
+
+def test_a_rule_over_what_hello_reports_has_it_run_first_and_decides_then(tmp_path: Path) -> None:
+    (tmp_path / "fleet.toml").write_text(
+        '[profiles.large]\nlocal = true\nprogram = "hello"\n[profiles.small]\nlocal = true\n'
+        '[[group]]\nname = "large ones"\nmatch = { memory = ">= 16GiB" }\nprofile = "large"\n'
+        '[[group]]\nprofile = "small"\n'
+    )
+    fleet = loaded(tmp_path / "fleet.toml")
+    early = dataclasses.replace(PC, stage="discover")
+    first = choose(fleet, early).decision
+    assert isinstance(first, Target)
+    assert (first.profile, first.program) == ("large", "hello")
+    for octets, profile in ((16 << 30, "large"), (8 << 30, "small")):
+        known = dataclasses.replace(PC, stage="script", hardware=Hardware(PC.machine, memory=octets))
+        then = choose(fleet, known).decision
+        assert isinstance(then, Target)
+        assert then.profile == profile
 
 
 def test_a_machine_that_no_rule_is_about_is_left_alone(folder: Path) -> None:

@@ -236,9 +236,9 @@ def choose(loaded: Loaded, traits: Traits) -> Choice:
     perhaps = next((rule for rule in match.maybe if rule.profile), None)
     if perhaps is not None and (rule is None or perhaps.rank < rule.rank):
         because = f"{perhaps.title} may be about it: more is known when its loader asks"
-        return Choice(
-            Target(because, perhaps.profile, loader=loaded.targets[perhaps.profile].loader), match, perhaps, name
-        )
+        base = loaded.targets[perhaps.profile]
+        target = Target(because, perhaps.profile, loader=base.loader, program=base.program)
+        return Choice(target, match, perhaps, name)
     if rule is None:
         return Choice(Silence(f"no rule of {loaded.fleet.name} with a profile is about it"), match, None, name)
     (step,) = (step for step in match.trail if step.rule is rule)
