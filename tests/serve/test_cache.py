@@ -18,6 +18,7 @@ from bootwire.policy.target import Image
 from bootwire.serve import cache as module
 from bootwire.serve.cache import Cache, NotFetched
 from bootwire.serve.content import Content, Missing
+from bootwire.serve.shelf import Entry, Shelf
 from bootwire.serve.upstreams import Settings, Upstreams, check
 from http_rig import Origin, origin
 
@@ -371,6 +372,91 @@ def test_of_the_operators_own_word_nothing_is_forbidden() -> None:
                 await upstreams.close()
 
         assert asyncio.run(story()) == 200
+
+
+ANSWERS = {
+    "206 to a question for all of it": (b"HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n\r\nabc", "answers 206"),
+    "304 to a question without condition": (b"HTTP/1.1 304 Not Modified\r\n\r\n", "answers 304"),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n", "cannot be asked"),
+    "a head without end": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000, "cannot be asked"),
+    "a length that is none": (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nabc", "cannot be asked"),
+    "chunks that are none": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc", "cannot be asked"),
+    "chunks that end too early": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", "broke the conn"),
+    "less than was said": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", "cannot be asked for the rest"),
+    "a redirect to itself": (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", "more than 5 times"),
+    "a redirect to a file": (
+        b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n",
+        "to file",
+    ),
+    "nothing": (b"", "cannot be asked"),
+    "more than was said": (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef", "cannot be asked"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_whatever_a_server_answers_a_pinned_image_is_refused_with_a_reason(kept: Kept, name: str) -> None:
+    answer, why = ANSWERS[name]
+
+    def script(request: str, sock: socket.socket, number: int) -> object:
+        sock.sendall(answer)
+        return None if b"Location" in answer else "close"
+
+    async def story(cache: Cache) -> None:
+        with pytest.raises(NotFetched, match=re.escape(why)):
+            await cache.fetch(Image(there.url + "/", SHA256))
+        assert isinstance(cache.lookup(Image(there.url + "/", SHA256), "k"), Missing)
+
+    with origin(script) as there:
+        kept.run(story)
+    assert [path.suffix for path in kept.folder.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        head("200 OK", "Content-Length: 3") + b"abc",
+        head("206 Partial Content", "Content-Range: bytes 0-2/3", "Content-Length: 3") + b"abc",
+        head("206 Partial Content", f"Content-Range: bytes 1000000-2/{len(IMAGE) + 5}", "Content-Length: 3") + b"abc",
+        head("416 Range Not Satisfiable", "Content-Length: 0"),
+        head("404 Not Found", "Content-Length: 0"),
+    ],
+    ids=["whole", "from the start", "of something longer", "416", "404"],
+)
+def test_a_rest_that_does_not_fit_is_not_put_behind_what_is_here(kept: Kept, rest: bytes) -> None:
+    def script(request: str, sock: socket.socket, number: int) -> object:
+        begins = head("200 OK", 'ETag: "x"', f"Content-Length: {len(IMAGE)}") + IMAGE[:1_000_000]
+        sock.sendall(rest if "Range:" in request else begins)
+        return "close"
+
+    async def story(cache: Cache) -> None:
+        with pytest.raises(NotFetched, match=r"answers .* when asked for the rest"):
+            await cache.fetch(Image(there.url, ""))
+
+    with origin(script) as there:
+        kept.run(story)
+    assert list(kept.folder.iterdir()) == []
+
+
+def test_room_on_the_disk_is_no_reason_to_throw_away_what_fits(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, 10**15)
+    for key in ("a", "b"):
+        (tmp_path / f"{key}.part").write_bytes(IMAGE)
+        shelf.put(key, tmp_path / f"{key}.part", Entry(str(tmp_path / f"{key}.image"), "u", len(IMAGE), SHA256))
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    assert shelf.make_room("b", free + 10**9, 0)  # it is here already
+    assert shelf.get("a")
+    with pytest.raises(OSError, match="No space left"):
+        shelf.make_room("c", free + 10**12, free + 10**12)
+
+
+def test_a_clock_that_goes_back_does_not_keep_a_failure_alive(kept: Kept, now: Now) -> None:
+    async def story(cache: Cache) -> None:
+        await cache.ensure(Image("http://127.0.0.1:1/k", ""))
+        assert isinstance(cache.lookup(Image("http://127.0.0.1:1/k", ""), "k"), Missing)
+        now.at -= 24 * 3600
+        assert cache.lookup(Image("http://127.0.0.1:1/k", ""), "k") is None
+
+    kept.run(story)
 
 
 # --- several processes, and what happens to files under a running one ---------------------------------------------

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from bootwire.facts import ImageFetched, ImageRefused, Warned
 from bootwire.policy.target import Image
@@ -40,6 +40,9 @@ RESUME_SECONDS = 0.25  # before the first attempt; doubles with each
 PIECE = 1 << 20  # octets digested and written at once, in a thread
 PIECE_SECONDS = 0.2  # after which less is written, too: machines may wait for it
 CLAIM_SECONDS = 0.5  # between two looks whether another process has fetched it
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
 """Told of a location: octets so far, and how many it has (-1: not known)."""
@@ -186,7 +189,7 @@ class Cache:
             why = f"it cannot be kept in {self.shelf.folder}: {error.strerror}"
             self._fail(key, _Failure(self.wall(), why, no_room=True))
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            fix = "make room, or point --cache-dir elsewhere" if full else "mend the folder"
+            fix = "make room, raise --cache-size, or point --cache-dir elsewhere" if full else "mend the folder"
             what = f"an image cannot be kept in {self.shelf.folder}: {error.strerror}"
             self.record(Warned("", what, fix))
         finally:
@@ -244,7 +247,7 @@ class Cache:
 
     def _failure(self, key: str) -> _Failure | None:
         failed = self._failed.get(key)
-        return failed if failed is not None and self.wall() - failed.at < FAILED_SECONDS else None
+        return failed if failed is not None and 0 <= self.wall() - failed.at < FAILED_SECONDS else None
 
     def _fail(self, key: str, failure: _Failure) -> None:
         if len(self._failed) > 1024:
@@ -294,11 +297,11 @@ class _Fetch:
             return
         if begun is not None and response.status == 206:
             self._resumed, self._got = 1, got
-            self._digest = await asyncio.to_thread(_digest_so_far, self._fd, got)
+            self._digest = await _in_thread(_digest_so_far, self._fd, got)
         else:
             begun = self._describe(response)
             os.ftruncate(self._fd, 0)
-        fits = await asyncio.to_thread(self._shelf.make_room, max(0, begun.whole - self._got), self._key)
+        fits = self._shelf.make_room(self._key, max(0, begun.whole), max(0, begun.whole - self._got))
         if not fits and not pinned:
             response.close()
             raise OSError(errno.EDQUOT, "it is larger than --cache-size")
@@ -348,7 +351,7 @@ class _Fetch:
         seconds = round(time.monotonic() - began, 3)
         cache.record(ImageFetched("", printable(image.location), size, seconds, digest, self._resumed))
         with contextlib.suppress(OSError):
-            self._shelf.make_room(size, self._key)
+            self._shelf.make_room(self._key, size, 0)
 
     async def _download(self, response: aiohttp.ClientResponse, begun: Begun) -> None:
         """Write what is missing. Raises UpstreamFailed: it cannot be had."""
@@ -392,7 +395,7 @@ class _Fetch:
     async def _write(self) -> None:
         """Put on disk what has come."""
         if self._pieces:
-            await asyncio.to_thread(_write, self._fd, self._digest, bytes(self._pieces), self._got)
+            await _in_thread(_write, self._fd, self._digest, bytes(self._pieces), self._got)
             self._got += len(self._pieces)
             self._pieces.clear()
             self._tries = 0
@@ -455,6 +458,16 @@ def _date(value: str) -> str:
     """An HTTP date as we write them, "" for anything else."""
     seconds = http.parse_date(value)
     return "" if seconds is None else http.format_date(seconds)
+
+
+async def _in_thread(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """As asyncio.to_thread, but it ends only when the thread has: that uses a descriptor of ours."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **named))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def _digest_so_far(fd: int, octets: int) -> hashlib._Hash:

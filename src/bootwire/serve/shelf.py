@@ -122,11 +122,11 @@ class Shelf:
                 self._verified[key] = version
 
     def renew(self, key: str, entry: Entry) -> None:
-        """Replace what is said about an image whose octets stay. Raises OSError."""
-        _write(self.folder / f"{key}.json", entry)
+        """Replace what is said about an image whose octets stay. Raises OSError: it holds until this process ends."""
         with self._lock:
             self._entries[key] = entry
             self._entries.move_to_end(key)
+        _write(self.folder / f"{key}.json", entry)
 
     def drop(self, key: str) -> None:
         with self._lock:
@@ -136,20 +136,21 @@ class Shelf:
             for path in (self.folder / f"{key}.json", Path(entry.path)):
                 path.unlink(missing_ok=True)
 
-    def make_room(self, octets: int, key: str) -> bool:
-        """Throw away what was not used for longest until `octets` more fit in, never `key`. Whether they do now.
+    def make_room(self, key: str, size: int, missing: int) -> bool:
+        """Throw away what was not used for longest until an image of `size` fits in, `missing` octets of which are not
+        on the disk yet; never `key` itself. Whether it fits now.
 
-        Raises OSError (ENOSPC) where the disk itself has no room.
+        Raises OSError (ENOSPC) where the disk has no room.
         """
         with self._lock:
             others = [(other, entry.size) for other, entry in self._entries.items() if other != key]
-        total = sum(size for _, size in others) + octets
-        for other, size in others:
-            if total <= self._size and self._free() >= octets:
+        total = sum(kept for _, kept in others) + size
+        for other, kept in others:
+            if total <= self._size and self._free() >= missing:
                 break
             self.drop(other)
-            total -= size
-        if self._free() < octets:
+            total -= kept
+        if self._free() < missing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return total <= self._size
 

@@ -108,7 +108,8 @@ class Upstreams:
         except aiohttp.ClientConnectorError as error:
             raise UpstreamFailed(f"cannot be reached: {printable(error.os_error.strerror or str(error))}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamFailed(f"cannot be asked: {printable(str(error) or type(error).__name__)}") from None
+            said = getattr(error, "message", "") or str(error) or type(error).__name__
+            raise UpstreamFailed(f"cannot be asked: {printable(said.partition(chr(10))[0], 160)}") from None
         raise UpstreamFailed(f"redirects more than {REDIRECTS} times")
 
     async def close(self) -> None:
