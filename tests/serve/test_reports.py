@@ -73,6 +73,18 @@ def test_a_report_in_the_name_of_another_machine_is_refused():
     assert receiver.machine(MAC) is None
 
 
+def test_a_record_with_very_many_partitions_is_whole_in_the_inventory_and_short_in_the_fact():
+    many = [report.Partition(0x80, i + 1, 0, i, 1, bytes(16), bytes(16), b"a\0" * 36) for i in range(150)]
+    items = [report.Mac(bytes.fromhex(MAC.replace(":", ""))), DISK, *many]
+    parts = [emit(Report(7, report.BIOS, 0, tuple(items[i * 10 : i * 10 + 10]), i, 16)) for i in range(16)]
+    told, receiver = reported(*parts)
+    (fact,) = [fact for fact in told if isinstance(fact, ReportReceived)]
+    assert len(fact.record) < 4_000
+    record = receiver.machine(MAC)
+    assert record is not None
+    assert len(record.hardware.disks[0].partitions) == 150
+
+
 def test_a_note_is_told_and_makes_no_record():
     told, receiver = reported(about(MAC, report.Note(b"ask: no answer, falling back")))
     assert told[1:] == [ProgramSaid(MAC, "127.0.0.1", "note", "ask: no answer, falling back")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bootwire.engine import reports as engine
@@ -21,6 +22,7 @@ from bootwire.wire.text import printable
 MACHINES: Final = 4_096  # records kept in memory, the least recently reported forgotten first
 FACTS: Final = 100  # lines a second about what machines report
 REFUSALS: Final = 20  # the same about datagrams that were none
+RECORD: Final = 16_384  # characters of a record in a fact; above that, partitions are in the inventory alone
 BUFFER: Final = 2 << 20  # octets of the kernel's queue, as it counts them: 200 machines that report at once
 
 
@@ -115,6 +117,9 @@ class ReportReceiver:
         changes = printable("; ".join(changed))
         because = "its first report" if before is None else "something changed" if changed else "as before"
         what = inventory.summary(now)
-        fact = ReportReceived(now.machine, address, now.program, what, changes, because, inventory.as_text(now))
+        record = inventory.as_text(now)
+        if len(record) > RECORD:
+            record = inventory.as_text(replace(now, disks=tuple(replace(disk, partitions=()) for disk in now.disks)))
+        fact = ReportReceived(now.machine, address, now.program, what, changes, because, record)
         self._facts.tell(fact, time.monotonic_ns())
         self._note(after)

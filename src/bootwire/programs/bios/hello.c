@@ -140,6 +140,12 @@ static int tell_partition(const struct partition *p, void *with) {
   return 0;
 }
 
+static int no_partition(const struct partition *p, void *with) {
+  (void)p, (void)with;
+  return 0;
+}
+
+/* All disks and what kind of table each has come before all partitions: of too many the last ones are left out. */
 static void disks(void) {
   static struct disk d;
   struct table t;
@@ -147,10 +153,13 @@ static void disks(void) {
     struct { u32 number; u16 flags, sector_size; u64 sectors; u32 cylinders; u16 heads, spt; } __attribute__((packed))
     told = {number, d.flags, d.sector_size, d.sectors, d.cylinders, d.heads, d.spt};
     report_item(DISK, &told, sizeof told, d.name, length(d.name));
-    print("Disk %x  %l sectors of %u, %s\n", number, d.sectors, d.sector_size, d.name);
-    partitions(&d, &t, tell_partition, &d.number);
+    partitions(&d, &t, no_partition, 0);
     struct { u32 disk; u8 scheme; } __attribute__((packed)) label = {number, t.scheme};
     report_item(LABEL, &label, 5, t.identity, t.identity_size);
+  }
+  for (u32 number = 0x80; number < 0xC0 && disk_open(&d, number); number++) {
+    print("Disk %x  %l sectors of %u, %s\n", number, d.sectors, d.sector_size, d.name);
+    partitions(&d, &t, tell_partition, &d.number);
   }
 }
 
@@ -200,7 +209,7 @@ void program(void) {
     fall_back();
   }
   report_begin();
-  card(), processor(), memory(), disks(), identity();
+  card(), processor(), memory(), identity(), disks();
   print(report_send() ? "The server has it\n" : "The server did not acknowledge it\n");
   pause(parameters.pause);
   if (parameters.next[0]) {
