@@ -6,6 +6,7 @@ import base64
 import os
 import random
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,15 @@ def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
 def test_a_torn_key_file_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"short")
     assert len(load_key(tmp_path)) == 32
+
+
+def test_servers_that_start_at_once_have_one_key(tmp_path: Path) -> None:
+    (tmp_path / f".{KEY_FILE}.{os.getpid()}").write_bytes(b"what a crash left")
+    with ThreadPoolExecutor(8) as threads:
+        keys = set(threads.map(load_key, [tmp_path] * 64))
+    assert len(keys) == 1
+
+
+def test_a_url_made_before_a_restart_or_by_another_server_of_the_same_key_holds(tmp_path: Path) -> None:
+    token = Seals(load_key(tmp_path)).seal("image", MAC, ("x",), NOW, 60)
+    assert Seals(load_key(tmp_path)).open("image", token, NOW) == Sealed(MAC, int(NOW) + 60, ("x",))
