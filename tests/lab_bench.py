@@ -119,6 +119,13 @@ class Bench:
         self.server = start_server(self.ours, ["boot", *names, "--cmdline", cmdline, *options, *more], self.directory)
         return self.server
 
+    def fleet(self, more: Sequence[str] = ()) -> Server:
+        """Start Bootwire with the bench's fleet.toml; again, when it has ended."""
+        options = ["-i", "eth0", "--state-dir", str(self.state), "--no-fetch"]
+        command = ["serve", str(self.directory / "fleet.toml"), *options, *more]
+        self.server = start_server(self.ours, command, self.directory)
+        return self.server
+
     def power_on(self, firmware: str, segment: Segment | None = None, options: Sequence[str] = ()) -> Machine:
         return power_on(FIRMWARE[firmware], segment or self.lan, MAC, self.directory / firmware, options)
 
