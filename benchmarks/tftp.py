@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import ctypes
 import errno
+import gc
 import json
 import os
 import pathlib
@@ -311,7 +312,7 @@ def verdict(results: list[dict]) -> int:
 
 
 def serve(files: str) -> int:
-    sys.path.insert(0, str(ROOT / "src"))
+    sys.path[:0] = [str(ROOT / "src"), *map(str, ROOT.glob(".venv/lib/python3*/site-packages"))]
     from bootwire.serve.files import PublishedDirectory
     from bootwire.serve.journal import Journal
     from bootwire.serve.loop import Loop
@@ -324,6 +325,8 @@ def serve(files: str) -> int:
         loop = Loop()
         TftpServer(loop, [(AT[0], AT[1], "")], lambda name, peer: directory.open(name), journal.record)
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+        gc.collect()
+        gc.freeze()  # as app.py does
         loop.run()
         journal.close()
     return 0
