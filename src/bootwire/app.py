@@ -505,8 +505,8 @@ class _Server:
         lines.append("Ready. Turn on a machine and choose network boot (often F12). Ctrl-C stops.")
         for what in self._mode.warnings:
             self._record(Warned("", what))
-        for what in self._advice:
-            self._record(Warned("", what, "bootwire assets fetch"))
+        for advice in self._advice:
+            self._record(Warned("", advice.what, advice.fix))
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
         if not self._settings.json:
@@ -583,13 +583,16 @@ def _cannot_open(error: OSError) -> StartError:
     return StartError(f"cannot open the network: {error.strerror}")
 
 
-def _loaders(settings: Settings) -> tuple[dict[str, loaders.Loader], list[str]]:
+def _loaders(settings: Settings) -> tuple[dict[str, loaders.Loader], list[loaders.Advice]]:
     """The boot loaders to serve, and what a person should know about those that are missing."""
     state = loaders.state_directory(settings.state_dir)
-    found, advice = loaders.ready(state, settings.loaders, fetch_missing=settings.fetch, progress=Progress())
+    theirs = None if settings.state_dir else loaders.invoking_user()
+    found, advice = loaders.ready(
+        state, settings.loaders, fetch_missing=settings.fetch, progress=Progress(), theirs=theirs
+    )
     if not found and settings.fetch:
         without = "or go on without them, for machines that have iPXE in their network card:  --no-fetch"
-        raise StartError("\n  ".join(("no boot loader files", *advice, without)))
+        raise StartError("\n  ".join(("no boot loader files", *map(str, advice), without)))
     return found, advice
 
 

@@ -27,3 +27,11 @@ def test_a_second_later_there_is_room_again():
     brake = Brake(loop, lambda fact: None, "tftp", 2)
     assert [brake.free(at) for at in (0, 1, 2, S - 1, S, S + 1, S + 2)] == [True, True, False, False, True, True, False]
     loop.close()
+
+
+def test_after_a_quiet_time_many_may_come_at_once_and_then_as_many_as_the_rate():
+    loop = Loop()
+    brake = Brake(loop, lambda fact: None, "dhcp", 2, burst=5)
+    passed = [sum(brake.free(second * S) for _ in range(10)) for second in (0, 1, 2, 3, 5, 100)]
+    assert passed == [5, 2, 2, 2, 4, 5]
+    loop.close()

@@ -1,6 +1,9 @@
 """Which loader files are served, and what the commands say. Samples stand for iPXE, so that nothing is fetched."""
 
+import hashlib
 import json
+import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,15 +167,53 @@ def test_ready_without_fetching_says_what_to_run(root, state):
     found, notes = loaders.ready(state, fetch_missing=False, root=root)
     assert list(found) == ["bios/undionly.kpxe"]
     assert notes == [
+        loaders.Advice("no boot loader for UEFI PCs, UEFI machines with 64-bit ARM", "bootwire assets fetch")
+    ]
+    assert str(notes[0]) == (
         "no boot loader for UEFI PCs, UEFI machines with 64-bit ARM: run  bootwire assets fetch  "
         "or install the package ipxe"
-    ]
+    )
+
+
+def test_what_the_user_fetched_is_copied_for_root_and_served_from_there(root, state, tmp_path):
+    theirs, digests = tmp_path / "theirs", {}
+    for data in (SNPONLY, UNDIONLY, ARM64):
+        digests[hashlib.sha256(data).hexdigest()] = data
+        put(theirs, f"blobs/{hashlib.sha256(data).hexdigest()}", data)
+    put(theirs, f"blobs/{'0' * 64}", OLD_SNPONLY)
+    put(theirs, f"blobs/{hashlib.sha256(b'secret').hexdigest()}", b"secret")
+    found, notes = loaders.ready(state, fetch_missing=False, root=root, theirs=theirs)
+    assert (loaders.missing(found), notes) == ((), [])
+    assert {path.name: path.read_bytes() for path in (state / "adopted").iterdir()} == digests
+    assert {loader.path.parent for loader in found.values()} == {state / "adopted"}
+    assert {loader.origin for loader in found.values()} == {"fetched by the user who started it"}
+    assert loaders.missing(loaders.find(state, root=root)) == ()
+
+
+def test_a_link_to_something_else_is_not_copied(root, state, tmp_path):
+    (tmp_path / "theirs" / "blobs").mkdir(parents=True)
+    secret = put(tmp_path, "secret", b"secret")
+    (tmp_path / "theirs" / "blobs" / hashlib.sha256(b"secret").hexdigest()).symlink_to(secret)
+    loaders.ready(state, fetch_missing=False, root=root, theirs=tmp_path / "theirs")
+    assert not (state / "adopted").exists()
+
+
+def test_the_user_who_called_sudo_is_known(monkeypatch):
+    daemon = pwd.getpwnam("daemon")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for name, place in (
+        ("daemon", Path(daemon.pw_dir) / ".local/share/bootwire"), ("root", None), ("nobody-of-that-name", None),
+    ):  # fmt: skip
+        monkeypatch.setenv("SUDO_USER", name)
+        assert loaders.invoking_user() == place
+    monkeypatch.delenv("SUDO_USER")
+    assert loaders.invoking_user() is None
 
 
 def test_ready_says_when_the_given_place_has_nothing_to_serve(root, state):
     put(root, "given/grub.efi", samples.pe("x86_64", b"GNU GRUB"))
     for where in (root / "given", root / "nowhere"):
-        assert loaders.ready(state, str(where), fetch_missing=False, root=root)[1][-1] == (
+        assert loaders.ready(state, str(where), fetch_missing=False, root=root)[1][-1] == loaders.Advice(
             f"{where} holds no boot loader that can be served: iPXE builds with HTTP can"
         )
 

@@ -63,7 +63,7 @@ def run(firmware: Sequence[str], dhcp_server: str, state: Path, progress: Say) -
         architectures = sorted({one.architecture for one in chosen})
         systems = {architecture: small_linux(architecture, state, progress) for architecture in architectures}
         for advice in loaders.ready(state, progress=progress)[1]:  # now: the private network has no way out
-            _say(advice)
+            _say(str(advice))
         began = time.monotonic()
         outcomes: list[Outcome] = []
         for architecture, linux in systems.items():

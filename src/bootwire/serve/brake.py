@@ -31,20 +31,27 @@ class ControlClock:
 
 
 class Brake:
-    """Lets at most `rate` things a second through; facts over that are counted, and one Refused tells their number."""
+    """Lets at most `rate` things a second through; facts over that are counted, and one Refused tells their number.
 
-    def __init__(self, loop: Clock, record: Record, service: str, rate: int) -> None:
+    burst: how many may come at once after a quiet time, `rate` if not given
+    """
+
+    def __init__(self, loop: Clock, record: Record, service: str, rate: int, burst: int | None = None) -> None:
         self._loop, self._record, self._service, self._rate = loop, record, service, rate
+        self._burst = burst or rate
         self._second: Ns = -S
         self._passed = 0
         self._held = 0
 
     def free(self, now: Ns) -> bool:
         """Whether one more may pass."""
-        if now - self._second >= S:
-            self._second, self._passed = now, 0
+        seconds = (now - self._second) // S
+        if seconds > 0:
+            self._second, self._passed = now, max(0, self._passed - seconds * self._rate)
+        if self._passed >= self._burst:
+            return False
         self._passed += 1
-        return self._passed <= self._rate
+        return True
 
     def tell(self, fact: Fact, now: Ns) -> None:
         """Record the fact, or count it."""

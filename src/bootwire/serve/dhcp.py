@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bootwire.boot_server import Ask, BootServer, Datagram, Effect, Send
-from bootwire.facts import Fact, Listening, Warned
+from bootwire.facts import Fact, Listening, RivalSeen, Warned
 from bootwire.policy.target import Traits
+from bootwire.serve.brake import Brake, ControlClock
 from bootwire.serve.capture_socket import CaptureSocket, Heard, set_receive_buffer
 from bootwire.serve.interfaces import Interface
 from bootwire.serve.ports import owners, taken
@@ -32,6 +33,8 @@ TICK_SECONDS = 1.0  # how often held-back summaries of refusals are looked for
 BURST = 64  # datagrams read before other sockets get their turn
 RECEIVE_BUFFER = 4 << 20  # octets; a thousand machines ask within a second
 IP_PKTINFO = 8  # linux/in.h
+FACTS = 500  # facts a second of what others sent, for longer than STORM lasts
+STORM = 10_000  # such facts at once: a thousand machines, each with all that its boot sends
 ASKING = 4_096  # datagrams that wait for a decision at a time; further ones are dropped, and their machines ask again
 ASKING_EACH = 8  # of one machine: the copies that its relays made, and its own repeats
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -84,11 +87,13 @@ class DhcpEdge:
         self._outlets: dict[tuple[str, str], _Outlet] = {}  # (service, interface) -> where replies leave
         self._sockets: list[socket.socket | CaptureSocket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._brake: Brake | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._trouble: dict[str, int] = {}  # what went wrong with sends -> how often
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._brake = Brake(ControlClock(loop), self._record, "dhcp", FACTS, STORM)
         for interface in self._interfaces:
             self._open_dhcp(interface)
             self._open_pxe(interface)
@@ -244,7 +249,7 @@ class DhcpEdge:
             elif isinstance(effect, Ask):
                 self._hold(effect.traits, datagram, answering)
             else:
-                self._record(effect)
+                self._tell([effect])
 
     def _hold(self, traits: Traits, datagram: Datagram, answering: Heard | None) -> None:
         """Keep a datagram until it is known what its machine shall boot; others are answered meanwhile."""
@@ -277,8 +282,12 @@ class DhcpEdge:
 
     def _tell(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
-            if not isinstance(effect, Send | Ask):
+            if isinstance(effect, Send | Ask):
+                continue
+            if self._brake is None or isinstance(effect, RivalSeen) or not effect.machine:
                 self._record(effect)
+            else:
+                self._brake.tell(effect, time.monotonic_ns())
 
     # --- out ----------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """The journal: facts in from any thread, lines out at whatever pace the reader takes them.
 
-Serving never waits for a reader. `record` stamps and queues; one thread hands records to the subscribers; another
-formats and writes lines, because a stopped terminal or a full pipe may hold a write up for ever. Each queue is bounded:
-what does not fit is dropped, counted, and the count reported when there is room again.
+Serving never waits for a reader. `record` stamps and queues; one thread makes lines and hands records to the
+subscribers; another writes the lines, because a stopped terminal or a full pipe may hold a write up for ever. Each
+queue is bounded: what does not fit is dropped, counted, and the count reported when there is room again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bootwire.serve.lines import Stamped
 from bootwire.serve.loop import print_error
 
 CAPACITY = 16_384
-"""Facts that wait for a reader: a storm of 1,000 boots, at about 750 octets each some 12 MB at the very most."""
+"""Facts that wait: a tenth of a second of the most that small files make; at about 750 octets each some 12 MB."""
 
 BATCH = 2048
 """Facts formatted for one write: half a millisecond in which nobody else runs."""
@@ -44,7 +44,7 @@ class Journal:
     json         JSON lines instead of prose
     verbose      every fact instead of the milestones (prose only: JSON lines are always complete)
     colour       None: when `out` is a terminal, unless NO_COLOR is set (no-color.org) or TERM is dumb; FORCE_COLOR wins
-    capacity     facts that may wait, for the subscribers and for the writer each
+    capacity     facts that may wait to be looked at; half as many lines may wait for whoever reads them
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Journal:
         self._subscribers: list[Callable[[Record], None]] = []
         self._writer: _Writer | None = None
         if out is not None:
-            self._writer = _Writer(out, _formatter(out, json, verbose, colour), capacity, self.record)
+            self._writer = _Writer(out, _formatter(out, json, verbose, colour), capacity // 2, self.record)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def record(self, fact: Fact) -> None:
@@ -142,7 +142,7 @@ class _Writer:
         self, out: int, text: Callable[[Sequence[Stamped]], bytes], capacity: int, record: Callable[[Fact], None]
     ) -> None:
         self.thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
-        self._queue: queue.SimpleQueue[Sequence[Stamped] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()  # how many facts, their lines
         self._out = out
         self._text = text
         self._capacity = capacity
@@ -169,23 +169,23 @@ class _Writer:
             facts = facts[: max(0, room)]
         if facts:
             self._put += len(facts)
-            self._queue.put(facts)
+            self._queue.put((len(facts), self._text(facts)))
 
     def _run(self) -> None:
         ended = False
         while not ended:
             taken = self._queue.get()
             ended = taken is None
-            facts = [] if taken is None else list(taken)
-            self._taken += len(facts)
+            count, text = taken or (0, b"")
+            self._taken += count
             lost = self.lost
             if lost > self._reported:
                 because = f"{lost - self._reported} facts are missing above: whoever reads this was too slow"
-                facts.append(_stamped(Warned("", because)))
-            if self._write(self._text(facts)):
+                text += self._text([_stamped(Warned("", because))])
+            if self._write(text):
                 self._reported = lost
             else:
-                self._failed += len(facts) - (lost > self._reported)
+                self._failed += count
 
     def _write(self, text: bytes) -> bool:
         """Whether all of it went out. Waits as long as the reader does."""

@@ -11,11 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
+import pwd
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from bootwire.assets.catalog import Blob, LocalFile
 from bootwire.assets.loaders import MAX_SIZE, Build, catalog_name, choose, identify
@@ -26,6 +28,8 @@ from bootwire.wire.url import parse_url
 
 WANTED = ("bios", "x86_64", "arm64")
 """Platforms that a server should have a loader for: PCs of both kinds, and 64-bit ARM servers and boards."""
+
+ADOPTED = "adopted"  # below the state directory: what the user who started us had fetched
 
 MAX_FILES = 200  # looked at in one directory, so that a wrong --loaders / does no harm
 
@@ -49,6 +53,16 @@ class Loader:
     origin: str
 
 
+class Advice(NamedTuple):
+    """What a person should know; fix: the command to run next, or ""."""
+
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: run  {self.fix}  or install the package ipxe" if self.fix else self.what
+
+
 def state_directory(given: str | None = None) -> Path:
     """Where fetched files and later the journal live: `given`, /var/lib/bootwire for root, else the user's data."""
     if given:
@@ -58,10 +72,37 @@ def state_directory(given: str | None = None) -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "bootwire"
 
 
+def invoking_user() -> Path | None:
+    """The state directory of the user who has become root for this command (sudo's SUDO_USER), if there is one."""
+    name = os.environ.get("SUDO_USER")
+    if os.geteuid() != 0 or not name:
+        return None
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return Path(user.pw_dir) / ".local/share" / "bootwire" if user.pw_uid else None
+
+
+def adopt(theirs: Path, state: Path) -> None:
+    """Copy what a user has fetched into our own state directory: loaders whose digest is their name.
+
+    Nothing is served from where the user could still change it, and nothing that is no loader is read twice.
+    """
+    for loader in _recognised(_files([theirs / "blobs"]), ""):
+        with loader.path.open("rb") as file:
+            data = file.read(MAX_SIZE)
+        if loader.path.name == loader.digest == hashlib.sha256(data).hexdigest():
+            with packages.new_file(state / ADOPTED) as (copy, keep):
+                copy.write(data)
+                keep(loader.digest)
+
+
 def find(state: Path, given: str | None = None, root: Path = Path("/")) -> dict[str, Loader]:
     """The loader for each name of the catalog that can be had without the network. Reads some 10 MB."""
     operators = list(_recognised(_files([Path(given)]), "given")) if given else []
-    others = [*_fetched(state), *_recognised(_installed(root), "installed")]
+    adopted = _recognised(_files([state / ADOPTED]), "fetched by the user who started it")
+    others = [*_fetched(state), *adopted, *_recognised(_installed(root), "installed")]
     found = _best(others)
     return dict(sorted((found | _best(operators)).items()))
 
@@ -73,9 +114,17 @@ def ready(
     fetch_missing: bool = True,
     progress: packages.Say = lambda what, octets, whole: None,
     root: Path = Path("/"),
-) -> tuple[dict[str, Loader], list[str]]:
-    """What to serve, and what a person should know. Fetches once if a wanted platform has no loader, never raises."""
+    theirs: Path | None = None,
+) -> tuple[dict[str, Loader], list[Advice]]:
+    """What to serve, and what a person should know. Never raises.
+
+    If a wanted platform has no loader, looks into `theirs`, another state directory; then fetches once.
+    """
     found, error = find(state, given, root), ""
+    if missing(found) and theirs is not None:
+        with contextlib.suppress(OSError):
+            adopt(theirs, state)
+            found = find(state, given, root)
     if missing(found) and fetch_missing:
         try:
             fetch(state, progress=progress)
@@ -84,7 +133,7 @@ def ready(
             error = str(failure)
     notes = [_advice(lacking, error)] if (lacking := missing(found)) else []
     if given and not any(loader.origin == "given" for loader in found.values()):
-        notes.append(f"{given} holds no boot loader that can be served: iPXE builds with HTTP can")
+        notes.append(Advice(f"{given} holds no boot loader that can be served: iPXE builds with HTTP can"))
     return found, notes
 
 
@@ -176,7 +225,7 @@ def run_list(echo: Echo, state: Path, given: str | None = None, as_json: bool = 
         echo(f"{loader.name}\n    {loader.build}\n    {_abilities(loader.build)}")
         echo(f"    {loader.path}, {loader.size:,} octets, {loader.origin}\n    sha256 {loader.digest}")
     if lacking:
-        echo(_advice(lacking, ""))
+        echo(str(_advice(lacking, "")))
     return 0 if found else 1
 
 
@@ -321,11 +370,11 @@ def _abilities(build: Build) -> str:
     return f"can: {can}" + (f"; cannot: {', '.join(lacks)}" if lacks else "")
 
 
-def _advice(lacking: Iterable[str], error: str) -> str:
+def _advice(lacking: Iterable[str], error: str) -> Advice:
     names = {"bios": "BIOS PCs", "x86_64": "UEFI PCs", "arm64": "UEFI machines with 64-bit ARM"}
     who = ", ".join(names[platform] for platform in lacking)
     why = f" ({error})" if error else ""
-    return f"no boot loader for {who}{why}: run  bootwire assets fetch  or install the package ipxe"
+    return Advice(f"no boot loader for {who}{why}", "bootwire assets fetch")
 
 
 def _as_dict(loader: Loader) -> dict[str, object]:

@@ -272,7 +272,7 @@ class _Fetcher:
                 return
             if size > MAX_MEMBER:
                 raise PackageError(f"{name} is too large ({size} octets)")
-            with _new_file(self._state / "blobs") as (file, into):
+            with new_file(self._state / "blobs") as (file, into):
                 sha = hashlib.sha256()
                 while chunk := contents.read(CHUNK):
                     sha.update(chunk)
@@ -306,7 +306,7 @@ class _Fetcher:
 
     def _download(self, address: str, to: Path, size: int, digest: str, what: str) -> None:
         """Fetch exactly `size` octets with this digest into `to`, or leave nothing behind."""
-        with self._open(address) as answer, _new_file(to.parent) as (file, into):
+        with self._open(address) as answer, new_file(to.parent) as (file, into):
             sha, octets = hashlib.new(_algorithm(digest)), 0
             while chunk := answer.read(CHUNK):
                 octets += len(chunk)
@@ -396,7 +396,7 @@ def _split(stream: lzma.LZMAFile | gzip.GzipFile, what: str) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _new_file(folder: Path) -> Iterator[tuple[IO[bytes], Callable[[str], Path]]]:
+def new_file(folder: Path) -> Iterator[tuple[IO[bytes], Callable[[str], Path]]]:
     """A file that appears under its name at once and whole, or not at all: (file, give it this name)."""
     folder.mkdir(parents=True, exist_ok=True)
     handle, path = tempfile.mkstemp(prefix=".new-", dir=folder)
@@ -415,7 +415,7 @@ def _new_file(folder: Path) -> Iterator[tuple[IO[bytes], Callable[[str], Path]]]
 
 
 def _store(path: Path, value: object) -> None:
-    with _new_file(path.parent) as (file, into):
+    with new_file(path.parent) as (file, into):
         file.write(json.dumps(value, indent=1).encode())
         into(path.name)
 
