@@ -1,6 +1,7 @@
 """Another HTTP server, as a program of its own: it counts what is asked, holds answers back, and dies half-way.
 
-/held/… answers once /go was asked for; /dies/… breaks off half-way the first time; /calls lists what was answered.
+/held/… answers once /go was asked for; /dies/… breaks off half-way the first time; /chunked has no length;
+/away leads to http; /calls lists what was answered.
 python3 -c PROGRAM SIZE [PEM] listens on 10.9.0.3:8000, on 127.0.0.1:8001 for a proxy beside it, and with a key and
 certificate on 10.9.0.3:8443 for https.
 """
@@ -28,6 +29,8 @@ class Origin(http.server.BaseHTTPRequestHandler):
         if self.path == "/go":
             go.set()
             return self.say(200, b"")
+        if self.path == "/away":
+            return self.say(302, b"", ("Location", "http://10.9.0.3:8000/image"))
         asked = self.headers.get("Range", "")
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
         first, last = (int(part[1]), min(int(part[2] or SIZE), SIZE - 1)) if part else (0, SIZE - 1)
@@ -38,6 +41,14 @@ class Origin(http.server.BaseHTTPRequestHandler):
         body = memoryview(IMAGE)[first : last + 1]
         calls.append([self.path, asked, len(body)])
         fields = [("ETag", '"one"'), ("Accept-Ranges", "bytes")]
+        if self.path == "/chunked" and not part:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for at in range(0, SIZE, 1 << 20):
+                piece = IMAGE[at : at + (1 << 20)]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            return self.wfile.write(b"0\r\n\r\n")
         if part:
             fields.append(("Content-Range", f"bytes {first}-{last}/{SIZE}"))
         dies = self.path.startswith("/dies") and not part and self.path not in died

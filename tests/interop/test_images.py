@@ -323,23 +323,53 @@ def test_a_full_disk_is_told_and_the_image_is_streamed(place: Place) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_https_is_verified_against_the_certificates_that_were_named(tmp_path: Path, known: bool) -> None:
-    pem = tmp_path / "cert.pem"
+def test_a_disk_that_fills_up_meanwhile_ends_one_answer_and_the_next_is_streamed(place: Place) -> None:
+    small = place.folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=True)
+    try:
+        server = place.serve(f"{ORIGIN}/chunked", "--cache", "--cache-dir", str(small / "cache"))
+        url = place.link()
+        assert len(place.curl(url)[1]) < SIZE
+        status, body = place.curl(url)
+        assert (status, body == IMAGE) == (200, True)
+        assert "No space left on device" in " ".join(one["what"] for one in server.facts if one["kind"] == "warning")
+        assert server.end()[0] == 0
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    """A key with its certificate, and the certificate alone; for the origin."""
+    key, ca = folder / "key.pem", folder / "ca.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-subj", "/CN=origin", "-addext", "subjectAltName=IP:10.9.0.3", "-keyout", str(pem), "-out", str(pem) + ".c"],
+         "-subj", "/CN=origin", "-addext", "subjectAltName=IP:10.9.0.3", "-keyout", str(key), "-out", str(ca)],
         check=True, capture_output=True,
     )  # fmt: skip
-    pem.write_text(pem.read_text() + (tmp_path / "cert.pem.c").read_text())
-    start = (sys.executable, "-c", PROGRAM, str(SIZE), str(pem))
+    key.write_text(key.read_text() + ca.read_text())
+    return str(key), str(ca)
+
+
+@pytest.mark.parametrize(
+    ("path", "known", "why"),
+    [
+        ("image", True, ""),
+        ("image", False, "has a certificate that is not trusted"),
+        ("away", True, "redirects from https to http"),
+    ],
+    ids=["trusted", "not trusted", "redirect to http"],
+)
+def test_https_is_verified_and_never_left(tmp_path: Path, path: str, known: bool, why: str) -> None:
+    key, ca = certificate(tmp_path)
+    start = (sys.executable, "-c", PROGRAM, str(SIZE), key)
     with lan(3) as (ours, client, theirs), program(theirs, client, 8443, *start):
         place = Place(ours, client, theirs, tmp_path)
-        options = ("--upstream-ca", f"{pem}.c") if known else ()
-        server = place.serve("https://10.9.0.3:8443/image", *options, sha256=SHA256)
+        options = ("--upstream-ca", ca) if known else ()
+        server = place.serve(f"https://10.9.0.3:8443/{path}", *options, sha256=SHA256)
         status, body = place.curl(place.link())
-        if known:
-            assert (status, body == IMAGE) == (200, True)
+        if why:
+            assert (status, why.encode() in body) == (502, True)
         else:
-            assert (status, b"has a certificate that is not trusted" in body) == (502, True)
+            assert (status, body == IMAGE) == (200, True)
         assert server.end()[0] == 0
