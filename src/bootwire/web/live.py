@@ -46,39 +46,39 @@ class Hub:
         self._briefs = briefs
         self._changes = changes
         self._readers: set[_Reader] = set()
-        self._fresh: deque[Record] = deque(maxlen=4 * LOG)
-        self._log: deque[Json] = deque(maxlen=LOG)
+        self._fresh: deque[Record] = deque(maxlen=LOG)
+        self._log: deque[Record] = deque(maxlen=LOG)
         self._octets = 0
-        self._number = 0
         self._closed = False
         self.dropped = 0
         """Readers that were let go of because they were too slow."""
 
     def take(self, record: Record) -> None:
-        """A record of the journal. It is put into words when somebody may see it: a storm brings far more."""
-        if type(record.fact) is TransferDone:
-            self._octets += record.fact.octets
-        self._fresh.append(record)
+        """A record of the journal. It is put into words only when somebody sees it: a storm brings far more."""
+        fact = record.fact
+        if type(fact) is TransferDone:
+            self._octets += fact.octets
+        if prose.is_milestone(fact):
+            self._fresh.append(record)
 
     def log(self) -> list[Json]:
         """The last lines of the journal, the oldest first."""
         self._gather()
-        return list(self._log)
+        return [_line(record) for record in self._log]
 
     async def run(self) -> None:
         """Send what changes, until cancelled."""
         beat = 0.0
         while True:
             await asyncio.sleep(EVERY)
-            lines = self._gather()
-            changed = self._changes()
+            fresh = self._gather()
             if not self._readers:
                 continue
             events = []
-            if changed:
+            if changed := self._changes():
                 events.append(_event("boots", changed))
-            if lines:
-                events.append(_event("log", lines))
+            if fresh:
+                events.append(_event("log", [_line(record) for record in fresh]))
             now = time.monotonic()
             if events or now - beat >= 1:
                 beat = now
@@ -121,21 +121,13 @@ class Hub:
             reader.end()
         self._readers.clear()
 
-    def _gather(self) -> list[Json]:
-        lines: list[Json] = []
+    def _gather(self) -> list[Record]:
+        """What came since the last call."""
+        fresh: list[Record] = []
         while self._fresh:
-            record = self._fresh.popleft()
-            fact = record.fact
-            if prose.is_milestone(fact):
-                step, address, text = prose.parts(fact)
-                self._number += 1
-                lines.append({
-                    "id": self._number, "wall": round(record.wall, 3), "machine": fact.machine, "address": address,
-                    "step": step, "text": text, "kind": fact.kind, "state": getattr(fact, "state", ""),
-                })  # fmt: skip
-        lines = lines[-LOG:]
-        self._log.extend(lines)
-        return lines
+            fresh.append(self._fresh.popleft())
+        self._log.extend(fresh)
+        return fresh
 
 
 class _Reader:
@@ -173,6 +165,15 @@ class _Reader:
         self._waiting.clear()
         self._octets = 0
         self._more.set()
+
+
+def _line(record: Record) -> Json:
+    fact = record.fact
+    step, address, text = prose.parts(fact)
+    return {
+        "wall": round(record.wall, 3), "machine": fact.machine, "address": address, "step": step, "text": text,
+        "kind": fact.kind, "state": getattr(fact, "state", ""),
+    }  # fmt: skip
 
 
 def _event(name: str, data: object) -> bytes:
