@@ -122,7 +122,7 @@ class Boot:
     missing: list[str] = field(default_factory=list)
     missing_why: str = ""
     refused: str = ""
-    console: deque[str] = field(default_factory=lambda: deque(maxlen=CONSOLE))
+    console: list[str] = field(default_factory=list)
     progressed: float = 0.0
     last: float = 0.0
     verdict: Verdict | None = None
@@ -509,7 +509,7 @@ def _fold(record: Record, boot: Boot) -> None:
             boot.progressed = max(boot.progressed, now)
             _reach(boot, "script", now, now).ended = now
         case facts.ConsoleSaid() as fact:
-            boot.console.append(fact.text)
+            boot.console = [*boot.console[1 - CONSOLE :], fact.text]
         case facts.HandedOver():
             _reach(boot, "hand-over", now, now)
         case facts.DocumentServed() | facts.StateChanged(phase="installed"):  # its installer asks, or reports

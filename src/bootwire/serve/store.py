@@ -28,6 +28,8 @@ CAPACITY = 8_192
 BATCH = 512
 """Writes of one transaction."""
 
+CACHE_KIB = 512  # of the file's pages, for the writer and for the reader each
+
 BUSY_MS = 5_000  # how long another process's transaction is waited for
 
 T = TypeVar("T")
@@ -124,6 +126,7 @@ class Store:
             made.execute("PRAGMA journal_mode = WAL")
             made.execute("PRAGMA synchronous = NORMAL")  # after a power cut the last moments are missing, no more
             made.execute("PRAGMA foreign_keys = ON")
+            made.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             made.commit()
         except sqlite3.Error:
             made.close()

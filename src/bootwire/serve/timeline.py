@@ -65,7 +65,7 @@ class Timeline:
         self._boots = Boots(first=last + 1)
         self._lock = threading.Lock()
         self._unstored: dict[int, Boot] = {}
-        self._unshown: dict[int, Boot] = {}
+        self._unshown: dict[int, None] = {}
         self._stored_at = 0.0
 
     def take(self, record: Record) -> None:
@@ -93,7 +93,7 @@ class Timeline:
         """Each boot that changed since the last call, in one line. For one reader alone."""
         with self._lock:
             self._collect()
-            shown = [brief(boot) for boot in self._unshown.values()]
+            shown = [brief(boot) for number in self._unshown if (boot := self._boots.numbered(number))]
             self._unshown.clear()
             return shown
 
@@ -165,12 +165,13 @@ class Timeline:
 
     def _collect(self) -> None:
         """Note what changed, for who shows it and for the store. At most as many as `Boots` remembers."""
-        self._unshown.update(self._boots.changed)
+        self._unshown.update(dict.fromkeys(self._boots.changed))
         self._unstored.update(self._boots.changed)
         self._boots.changed.clear()
-        for waiting in (self._unshown, self._unstored):
-            while len(waiting) > KEPT:
-                del waiting[next(iter(waiting))]
+        while len(self._unshown) > KEPT:
+            del self._unshown[next(iter(self._unshown))]
+        while len(self._unstored) > KEPT:
+            del self._unstored[next(iter(self._unstored))]
 
     def _keep(self, *, all_of_them: bool) -> None:
         with self._lock:
