@@ -37,6 +37,7 @@ def main() -> None:
     Start     sudo bootwire boot vmlinuz initrd.gz --cmdline 'console=ttyS0'
     Fleet     sudo bootwire serve fleet.toml    each machine its own
     Look      bootwire watch            live; in a browser: http://127.0.0.1:8067/
+    Explain   bootwire explain FILE     a capture: what is wrong, what to change
     See       sudo bootwire demo        real firmware boots through it, here, now
     Prepare   bootwire assets fetch     boot loader files, without root
     """
@@ -632,6 +633,25 @@ def watch(source: str, token_file: str, once: bool) -> None:
             raise StartError(str(error)) from None
 
     finish(checked)
+
+
+@main.command()
+@click.argument("file", default="")
+@click.option("-i", "--interface", default="", metavar="NAME", help="Listen here instead of reading a file.")
+@click.option(
+    "--seconds", default=60.0, show_default=True, type=click.FloatRange(0.1), help="How long to listen; Ctrl-C ends it."
+)
+@click.option("--machine", default="", metavar="MAC", help="Only this one, or those whose MAC begins so.")
+@click.option("-v", "--verbose", is_flag=True, help="Every DHCP option by name, and where each finding is known from.")
+@JSON_OPTION
+def explain(file: str, interface: str, seconds: float, machine: str, verbose: bool, as_json: bool) -> None:
+    """What happened in a capture (pcap, pcapng, - for stdin): who asked, who answered, what is wrong, what to change.
+
+    Exit status: 0 nothing is wrong, 3 warnings, 4 errors.
+    """
+    from bootwire.serve.explaining import run
+
+    finish(lambda: run(click.echo, file, interface, seconds, machine, as_json, verbose))
 
 
 @main.command()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bootwire.engine import dhcp_client as dhcp
+from bootwire.policy import offers
 from bootwire.preboot.personas import edk2, uefi_http
 from bootwire.preboot.personas.steps import Machine, Stopped
 from bootwire.wire import dhcp4
@@ -41,7 +42,7 @@ LEASE = {"address": "192.0.2.50", "server": ROUTER}
     ],
 )
 def test_the_class_of_an_offer(heard, kind):
-    assert edk2.kind(heard.message) == kind
+    assert offers.kind(heard.message) == kind
 
 
 PLAIN, FILED = offer(**LEASE), offer(**LEASE, file=b"x.efi")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bootwire.engine import Ns, S
 from bootwire.engine import dhcp_client as dhcp
+from bootwire.policy import offers
 from bootwire.preboot.personas import chain, pxe
 from bootwire.preboot.personas.steps import (
     Machine,
@@ -75,15 +76,15 @@ def boot(machine: Machine, build: Build | None = None) -> Persona:
     yield from show(f"CLIENT IP: {leased.address}  MASK: {leased.mask}  DHCP IP: {leased.server}")
     offer, proxy = leased.choice.offer, leased.choice.proxy
     source = leased.ack if proxy is None or proxy is offer else proxy
-    if not pxe.is_pxe(source.message):
+    if not offers.is_pxe(source.message):
         return (yield from _load(machine, build, source.message, leased.ack.message))
     # Option 43 that does not settle it, or nothing to load: the service on port 4011 is asked.
-    if not source.message.boot_file or not (pxe.tags(source.message) - {dhcp4.END}):
+    if not source.message.boot_file or not (offers.tags(source.message) - {dhcp4.END}):
         answered = yield from _ask(machine, build, source)
         if answered is None:
             return Stopped("PXE-E55", "ProxyDHCP service did not reply to request on port 4011")
         source = answered
-    if pxe.tags(source.message) & {6, 7, 8, 9, 10} and not pxe.boots_directly(source.message):
+    if offers.tags(source.message) & {6, 7, 8, 9, 10} and not offers.boots_directly(source.message):
         found = yield from _menu(machine, build, source)
         if isinstance(found, Stopped):
             return found
@@ -108,20 +109,20 @@ def options(machine: Machine, build: Build, ask: dhcp.Ask) -> Options:
 def choose(heard: Sequence[dhcp.Heard], elapsed: Ns) -> dhcp.Choice | None:
     """A DHCP offer that is PXE itself, or one with a proxy's; without either, a plain one once no proxy can be hoped
     for any more (PXE 2.1 section 2.2.3)."""
-    offers = [one for one in heard if one.message.yiaddr != dhcp.ANY and one.port == dhcp4.SERVER_PORT]
-    proxies = [one for one in heard if one.message.yiaddr == dhcp.ANY and pxe.is_pxe(one.message)]
-    if not offers:
+    leases = [one for one in heard if one.message.yiaddr != dhcp.ANY and one.port == dhcp4.SERVER_PORT]
+    proxies = [one for one in heard if one.message.yiaddr == dhcp.ANY and offers.is_pxe(one.message)]
+    if not leases:
         return None
     if proxies:
-        return dhcp.Choice(offers[0], proxies[0])
-    itself = next((one for one in offers if pxe.is_pxe(one.message)), None)
+        return dhcp.Choice(leases[0], proxies[0])
+    itself = next((one for one in leases if offers.is_pxe(one.message)), None)
     if itself is not None:
         return dhcp.Choice(itself, itself)
-    return dhcp.Choice(offers[0]) if elapsed >= PROXY_PATIENCE else None
+    return dhcp.Choice(leases[0]) if elapsed >= PROXY_PATIENCE else None
 
 
 def _no_lease(failed: dhcp.Failed) -> Stopped:
-    if failed.stage == "discover" and any(pxe.is_pxe(one.message) for one in failed.heard):
+    if failed.stage == "discover" and any(offers.is_pxe(one.message) for one in failed.heard):
         return Stopped("PXE-E52", "proxyDHCP offers were received. No DHCP offers were received")
     if failed.stage == "discover":
         return Stopped("PXE-E51", "No DHCP or proxyDHCP offers were received")
@@ -147,7 +148,7 @@ def _ask(machine: Machine, build: Build, offer: dhcp.Heard) -> Steps[dhcp.Heard 
 
 def _menu(machine: Machine, build: Build, offer: dhcp.Heard) -> Steps[dhcp.Heard | Stopped]:
     """The prompt, the menu, and Boot Server Discovery, with nobody at the keyboard: the first item."""
-    vendor = pxe.vendor(offer.message)
+    vendor = offers.vendor(offer.message)
     if not vendor.menu or vendor.prompt is None:
         return Stopped("PXE-E74", "Bad or missing PXE menu and/or prompt information")
     yield from show(vendor.prompt[1].decode("ascii", "replace"))

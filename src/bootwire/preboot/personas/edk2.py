@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bootwire.engine import S
 from bootwire.engine import dhcp_client as dhcp
+from bootwire.policy import offers
 from bootwire.preboot.personas import chain, pxe
 from bootwire.preboot.personas.steps import (
     Fetched,
@@ -86,15 +87,15 @@ def boot(machine: Machine, build: Build | None = None) -> Persona:
     offer, proxy = leased.choice.offer, leased.choice.proxy
     if offer.message.option(dhcp4.SUBNET_MASK) is None:
         return Stopped("PXE-E21", "Remote boot cancelled.")  # Dhcp4Impl.c: no mask, EFI_ABORTED
-    sort, last = kind((proxy or offer).message), proxy or leased.ack
+    sort, last = offers.kind((proxy or offer).message), proxy or leased.ack
     if sort.endswith("Binl"):
         answered = None
         for asked in (last, *leased.choice.others):
             answered = answered or (yield from _binl(machine, build, asked))
         if answered is None:
             return Stopped("PXE-E16", "No valid offer received.")
-        sort, last = kind(answered.message), answered
-    if sort.endswith("Pxe10") and not pxe.boots_directly(last.message):
+        sort, last = offers.kind(answered.message), answered
+    if sort.endswith("Pxe10") and not offers.boots_directly(last.message):
         discovered = yield from _menu(machine, build, last)
         if isinstance(discovered, Stopped):
             return discovered
@@ -144,48 +145,30 @@ def refuses(data: bytes) -> str:
 _MULTIPLES = {1: 4, 3: 4, 6: 4, 13: 2, 42: 4, 50: 4, 51: 4, 53: 1, 54: 4, 58: 4, 59: 4}
 
 
-def kind(message: Message) -> str:
-    """The class of an offer as PxeBcParseDhcp4Packet finds it; "" for one it drops."""
-    if not message.option(dhcp4.MESSAGE_TYPE):
-        return "Bootp" if message.boot_file else ""
-    proxied = message.yiaddr.startswith("0.")
-    if not pxe.is_pxe(message):
-        return "" if proxied else "DhcpOnly"
-    tags = pxe.tags(message)
-    sort = "Pxe10" if tags & {6, 7, 8, 9, 10} else "Wfm11a" if tags >= {1, 2, 3, 4, 5} else "Binl"
-    return ("Proxy" if proxied else "Dhcp") + sort
-
-
-ORDER = (  # PxeBcSelectDhcp4Offer
-    ("DhcpPxe10", ""), ("DhcpWfm11a", ""), ("DhcpOnly", "ProxyPxe10"), ("DhcpOnly", "ProxyWfm11a"),
-    ("DhcpBinl", ""), ("DhcpOnly", "ProxyBinl"), ("DhcpOnly", ""), ("Bootp", ""),
-)  # fmt: skip
-
-
 def select(heard: Sequence[dhcp.Heard]) -> dhcp.Choice | None:
-    """The first kind of offer, or pair of offers, in ORDER; within a kind, the first that came.
+    """The first kind of offer, or pair of offers, in offers.ORDER; within a kind, the first that came.
 
     A DhcpOnly offer alone will do only with a boot file; an offer without option 54 cannot be requested. Where a DHCP
     server claims to be PXE itself (DhcpBinl), proxies count for nothing unless another server's offer is DhcpOnly.
     """
     by_kind: dict[str, list[dhcp.Heard]] = {}
     for one in heard:
-        sort = kind(one.message)
+        sort = offers.kind(one.message)
         if one.port == dhcp4.SERVER_PORT and (sort == "Bootp" or one.message.option(dhcp4.SERVER_ID)):
             by_kind.setdefault(sort, []).append(one)
-    for own, proxy in ORDER:
-        offers, proxies = by_kind.get(own, []), by_kind.get(proxy, [])
+    for own, proxy in offers.ORDER:
+        leases, proxies = by_kind.get(own, []), by_kind.get(proxy, [])
         if (own, proxy) == ("DhcpOnly", ""):
-            offers = [one for one in offers if one.message.boot_file]
-        if not offers or (proxy and not proxies):
+            leases = [one for one in leases if one.message.boot_file]
+        if not leases or (proxy and not proxies):
             continue
-        return dhcp.Choice(offers[0], proxies[0], tuple(proxies[1:])) if proxy else dhcp.Choice(offers[0])
+        return dhcp.Choice(leases[0], proxies[0], tuple(proxies[1:])) if proxy else dhcp.Choice(leases[0])
     return None
 
 
 def _lost(build: Build, heard: dhcp.Heard) -> bool:
     """Offers that a firmware with a defect does not see (edk2 issue 6944)."""
-    sort = kind(heard.message)
+    sort = offers.kind(heard.message)
     return (build.blind_to_proxy and sort.startswith("Proxy")) or (build.loses_pxe10 and sort == "ProxyPxe10")
 
 
@@ -208,7 +191,7 @@ def _binl(machine: Machine, build: Build, offer: dhcp.Heard) -> Steps[dhcp.Heard
     carried = _asked(machine, build)
 
     def accepts(heard: dhcp.Heard) -> bool:
-        return bool(heard.message.boot_file) or bool(pxe.tags(heard.message) & {6, 7, 8, 9, 10})
+        return bool(heard.message.boot_file) or bool(offers.tags(heard.message) & {6, 7, 8, 9, 10})
 
     inquiry = dhcp.Inquiry(
         lambda count: dhcp.request(machine.mac, xid, carried, secs=count, ciaddr=machine.address),
@@ -225,7 +208,7 @@ def _asked(machine: Machine, build: Build) -> Options:
 
 def _menu(machine: Machine, build: Build, offer: dhcp.Heard) -> Steps[dhcp.Heard | Stopped]:
     """PxeBcSelectBootPrompt and PxeBcSelectBootMenu with nobody at the keyboard, then EfiPxeBcDiscover."""
-    vendor = pxe.vendor(offer.message)
+    vendor = offers.vendor(offer.message)
     if vendor.prompt is not None:
         yield from show(vendor.prompt[1].decode("ascii", "replace"))
     item = vendor.menu[0][0] if vendor.menu else 0
@@ -250,7 +233,7 @@ def _menu(machine: Machine, build: Build, offer: dhcp.Heard) -> Steps[dhcp.Heard
 
 def _load(machine: Machine, build: Build, message: Message, ack: Message) -> Steps[Outcome]:
     """PxeBcDhcp4BootInfo and PxeBcLoadBootFile."""
-    vendor = pxe.vendor(message)
+    vendor = offers.vendor(message)
     server = message.siaddr if message.siaddr != dhcp.ANY else dhcp4.address(message.option(dhcp4.SERVER_ID))
     if (vendor.control or 0) & dhcp4.USE_BOOT_FILE and vendor.servers and vendor.servers[0][1]:
         server = vendor.servers[0][1][0]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bootwire.engine import Ns, S
 from bootwire.engine import dhcp_client as dhcp
+from bootwire.policy import offers
 from bootwire.preboot.personas import ipxe_script, pxe
 from bootwire.preboot.personas.steps import (
     QUARTER,
@@ -121,7 +122,7 @@ def start(machine: Machine, firmware: Build, cached: pxe.Cached) -> Persona:
 def _recall(settings: ipxe_script.Settings, firmware: Build, cached: pxe.Cached) -> None:
     """What PXE firmware has cached (core/cachedhcp.c): its ACK, and since 2.0 the proxy's or boot server's answer."""
     settings.remember("cached", cached.ack)
-    if firmware.modern and cached.proxy is not None and pxe.is_pxe(cached.proxy):
+    if firmware.modern and cached.proxy is not None and offers.is_pxe(cached.proxy):
         settings.remember("proxydhcp", cached.proxy)
 
 
@@ -210,7 +211,7 @@ def choose(heard: Sequence[dhcp.Heard], elapsed: Ns) -> dhcp.Choice | None:
         message = one.message
         if message.yiaddr != dhcp.ANY and one.port == dhcp4.SERVER_PORT and message.type in (dhcp4.OFFER, dhcp4.BOOTP):
             offer = one if offer is None or _priority(one) >= _priority(offer) else offer
-        if pxe.is_pxe(message):
+        if offers.is_pxe(message):
             proxy = one if proxy is None or _priority(one) >= _priority(proxy) else proxy
     if offer is None:
         return None
@@ -222,7 +223,7 @@ def choose(heard: Sequence[dhcp.Heard], elapsed: Ns) -> dhcp.Choice | None:
 def _state_bits(ask: dhcp.Ask) -> int:
     """iPXE's `secs`: the count of sends, whether an offer came, whether a proxy's did (dhcp_tx)."""
     offered = any(one.message.yiaddr != dhcp.ANY for one in ask.heard)
-    proxied = any(pxe.is_pxe(one.message) for one in ask.heard)
+    proxied = any(offers.is_pxe(one.message) for one in ask.heard)
     return (ask.sent + 1) << 2 | offered << 1 | proxied
 
 
@@ -245,7 +246,7 @@ def _no_pxedhcp(heard: dhcp.Heard) -> bool:
 def _has_boot(heard: dhcp.Heard) -> bool:
     """dhcp_has_pxeopts: a boot server and a boot file, or a boot menu."""
     message = heard.message
-    return (message.siaddr != dhcp.ANY and bool(message.boot_file)) or dhcp4.PXE_MENU in pxe.tags(message)
+    return (message.siaddr != dhcp.ANY and bool(message.boot_file)) or dhcp4.PXE_MENU in offers.tags(message)
 
 
 def _ask_proxy(
@@ -271,8 +272,8 @@ def _menu(machine: Machine, firmware: Build, settings: ipxe_script.Settings) -> 
     message = settings.message("proxydhcp") or settings.message("dhcp")
     if message is None or message.option(dhcp4.VENDOR_CLASS) != b"PXEClient":
         return
-    vendor = pxe.vendor(message)
-    if not vendor.menu or pxe.boots_directly(message) or vendor.menu[0][0] == 0:
+    vendor = offers.vendor(message)
+    if not vendor.menu or offers.boots_directly(message) or vendor.menu[0][0] == 0:
         return
     item = vendor.menu[0][0]
     carried = options(machine, firmware, settings, dhcp.Ask(dhcp4.REQUEST_LEASE, 0, 0))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from bootwire.engine import Ns
 from bootwire.engine import dhcp_client as dhcp
+from bootwire.policy import offers
 from bootwire.preboot.personas.steps import Fetched, Image
 from bootwire.wire import dhcp4
 from bootwire.wire.dhcp4 import Message, Options, Pxe
-from bootwire.wire.reader import WireError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,32 +23,6 @@ class Cached:
     ack: Message
     proxy: Message | None
     directory: str
-
-
-def is_pxe(message: Message) -> bool:
-    """Option 60 begins with "PXEClient"."""
-    return (message.option(dhcp4.VENDOR_CLASS) or b"").startswith(b"PXEClient")
-
-
-def vendor(message: Message) -> Pxe:
-    """Option 43 as PXE reads it; empty where there is none or it cannot be read."""
-    try:
-        return dhcp4.parse_pxe(message.option(dhcp4.VENDOR_SPECIFIC) or b"")
-    except WireError:
-        return Pxe()
-
-
-def tags(message: Message) -> frozenset[int]:
-    """The PXE tags in option 43; none where it cannot be read."""
-    try:
-        return frozenset(code for code, _ in dhcp4.sub_options(message.option(dhcp4.VENDOR_SPECIFIC) or b""))
-    except WireError:
-        return frozenset()
-
-
-def boots_directly(message: Message) -> bool:
-    """Discovery control bit 3 and a boot file: no prompt, no menu, no boot server (PXE 2.1, tag 6)."""
-    return bool((vendor(message).control or 0) & dhcp4.USE_BOOT_FILE) and bool(message.boot_file)
 
 
 def asks_for_item(pxe: Pxe, kind: int, *, multicast_first: bool) -> list[tuple[str, int]]:
@@ -83,7 +57,7 @@ def item_inquiry(
     message = dhcp.request(machine_mac, xid, asked, ciaddr=address)
 
     def accepts(heard: dhcp.Heard) -> bool:
-        answer = vendor(heard.message).item
+        answer = offers.vendor(heard.message).item
         return heard.message.type == dhcp4.ACK and answer is not None and answer[0] == item
 
     return dhcp.Inquiry(lambda _: message, to[0], to_port=to[1], port=port, waits=waits, accepts=accepts)

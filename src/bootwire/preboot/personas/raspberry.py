@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bootwire.engine import Ns, S
 from bootwire.engine import dhcp_client as dhcp
+from bootwire.policy import offers
 from bootwire.preboot.personas import pxe
 from bootwire.preboot.personas.steps import (
     Booted,
@@ -107,7 +108,7 @@ def options(machine: Machine, build: Build, ask: dhcp.Ask) -> Options:
 
 def is_for_us(message: Message) -> bool:
     """A PXE client's answer whose menu has the one text that the ROM looks for; what follows the text is ignored."""
-    return pxe.is_pxe(message) and any(text.startswith(MENU_TEXT) for _, text in pxe.vendor(message).menu)
+    return offers.is_pxe(message) and any(text.startswith(MENU_TEXT) for _, text in offers.vendor(message).menu)
 
 
 def choose(heard: Sequence[dhcp.Heard], _elapsed: Ns) -> dhcp.Choice | None:

@@ -1,0 +1,169 @@
+"""Captures written frame by frame with the wire code: what a machine and its servers say to each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bootwire.observe import explain
+from bootwire.observe.explain import signatures
+from bootwire.wire import arp, checksum, dhcp4, dns, ethernet, icmp, ip, pcap, tcp, tftp
+from bootwire.wire.dhcp4 import Message
+from bootwire.wire.ip import Ipv4, Udp
+from dhcp_samples import vector
+
+BEGAN = 1_700_000_000 * 10**9
+SERVER, PROXY, OWN = "192.0.2.1", "192.0.2.10", "192.0.2.57"
+EVERYONE, NOBODY = "255.255.255.255", "0.0.0.0"
+MASK, HERE = (1, b"\xff\xff\xff\0"), (54, bytes((192, 0, 2, 1)))
+THERE, PXE = (54, bytes((192, 0, 2, 10))), (60, b"PXEClient")
+UEFI, BIOS, IPXE, HTTP = "edk2-x64-discover", "intel-bios-discover", "ipxe-efi-x64-discover", "edk2-http-x64-discover"
+PE = (b"MZ" + bytes(58) + (64).to_bytes(4, "little") + b"PE\0\0").ljust(512, b"\x90")
+
+
+def pe(machine: int) -> bytes:
+    """The first block of a file for a processor (PE/COFF machine type)."""
+    return PE[:68] + machine.to_bytes(2, "little") + PE[70:]
+
+
+class Capture:
+    """A capture under way. Moments are seconds from its beginning."""
+
+    def __init__(self, kind: str = UEFI) -> None:
+        self.packets: list[pcap.Packet] = []
+        self.asked = dhcp4.parse(vector(kind))
+        self.now = 0.0
+        self.mac = self.asked.chaddr[:6]
+
+    # --- frames ---------------------------------------------------------------------------------------------------
+
+    def frame(self, source: bytes, ethertype: int, payload: bytes, wait: float = 0.01) -> Capture:
+        self.now += wait
+        whole = ethernet.emit(ethernet.Frame(b"\xff" * 6, source, ethertype, payload))
+        self.packets.append(pcap.Packet(BEGAN + round(self.now * 10**9), whole, len(whole)))
+        return self
+
+    def packet(self, source: str, to: str, protocol: int, payload: bytes, wait: float = 0.01, **more: int) -> Capture:
+        four = Ipv4(ip.v4_octets(source), ip.v4_octets(to), protocol, payload, **more)
+        return self.frame(self._mac(source), ethernet.IPV4, ip.emit_ipv4(four), wait)
+
+    def udp(self, source: tuple[str, int], to: tuple[str, int], payload: bytes, wait: float = 0.01) -> Capture:
+        sent = ip.emit_udp(Udp(source[1], to[1], payload), ip.v4_octets(source[0]), ip.v4_octets(to[0]))
+        return self.packet(source[0], to[0], ip.UDP, sent, wait)
+
+    def _mac(self, source: str) -> bytes:
+        return self.mac if source in (NOBODY, OWN) else b"\2\0" + ip.v4_octets(source)
+
+    # --- DHCP -----------------------------------------------------------------------------------------------------
+
+    def discover(self, times: int = 1, wait: float = 4.0, giaddr: str = NOBODY, **more: object) -> Capture:
+        for _ in range(times):
+            message = replace(self.asked, giaddr=giaddr, secs=int(self.now), **more)  # type: ignore[arg-type]
+            source = NOBODY if giaddr == NOBODY else giaddr
+            self.udp((source, 68), (EVERYONE, 67), dhcp4.emit(message), wait)
+        return self
+
+    def reply(
+        self, kind: int, *options: tuple[int, bytes], who: str = SERVER, to: tuple[str, int] = (EVERYONE, 68),
+        port: int = 67, wait: float = 0.01, cut: int = 0, **more: object,
+    ) -> Capture:  # fmt: skip
+        message = replace(
+            self.asked, op=2, options=((53, bytes((kind,))), *options), yiaddr=OWN, siaddr=NOBODY, file=b"", secs=0
+        )
+        message = replace(message, **more)  # type: ignore[arg-type]
+        octets = dhcp4.emit(message)
+        return self.udp((who, port), to, octets[: octets.rindex(b"\xff")] if cut else octets, wait)
+
+    def offer(self, *options: tuple[int, bytes], **more: object) -> Capture:
+        """An address, and nothing to boot."""
+        return self.reply(dhcp4.OFFER, MASK, HERE, *options, **more)  # type: ignore[arg-type]
+
+    def proxy(self, *options: tuple[int, bytes], file: bytes = b"snponly.efi", **more: object) -> Capture:
+        """Something to boot, and no address."""
+        given = {"yiaddr": NOBODY, "siaddr": PROXY, "who": PROXY, **more}
+        return self.reply(dhcp4.OFFER, THERE, PXE, *options, file=file, **given)  # type: ignore[arg-type]
+
+    def request(self, port: int = 67, to: str = EVERYONE, wait: float = 0.01) -> Capture:
+        ciaddr = OWN if port != 67 else NOBODY
+        options = tuple((c, b"\3" if c == 53 else v) for c, v in self.asked.options)
+        more = () if port != 67 else (HERE, (50, ip.v4_octets(OWN)))
+        message: Message = replace(self.asked, options=options + more, ciaddr=ciaddr)
+        source = (OWN, 4011) if port != 67 else (NOBODY, 68)
+        return self.udp(source, (to, port), dhcp4.emit(message), wait)
+
+    def lease(self, *options: tuple[int, bytes], **more: object) -> Capture:
+        """From DISCOVER to ACK, with a proxy's offer where `proxied`."""
+        self.discover(wait=0.1).offer(*options, **more)
+        return self.request().reply(dhcp4.ACK, MASK, HERE, *options)
+
+    def booted(self) -> Capture:
+        """The same, beside a proxy."""
+        self.discover(wait=0.1).offer().proxy()
+        return self.request().reply(dhcp4.ACK, MASK, HERE)
+
+    # --- TFTP -----------------------------------------------------------------------------------------------------
+
+    def rrq(self, name: bytes, port: int = 2000, wait: float = 0.01, server: str = PROXY, **asked: int) -> Capture:
+        options = tuple((k.encode(), str(v).encode()) for k, v in asked.items())
+        return self.udp((OWN, port), (server, 69), tftp.emit(tftp.ReadRequest(name, b"octet", options)), wait)
+
+    def oack(self, port: int = 2000, **agreed: int) -> Capture:
+        options = tuple((k.encode(), str(v).encode()) for k, v in agreed.items())
+        return self.serve(tftp.OptionAck(options), port)
+
+    def serve(self, message: tftp.Message, port: int = 2000, wait: float = 0.01) -> Capture:
+        return self.udp((PROXY, 3000), (OWN, port), tftp.emit(message), wait)
+
+    def say(self, message: tftp.Message, port: int = 2000, wait: float = 0.01) -> Capture:
+        return self.udp((OWN, port), (PROXY, 3000), tftp.emit(message), wait)
+
+    def file(self, name: bytes, port: int = 2000, first: bytes = b"x" * 512, wait: float = 0.1) -> Capture:
+        """Two blocks, fetched whole."""
+        self.rrq(name, port, wait).serve(tftp.Data(1, first), port).say(tftp.Ack(1), port)
+        return self.serve(tftp.Data(2, b"end"), port).say(tftp.Ack(2), port)
+
+    # --- others ---------------------------------------------------------------------------------------------------
+
+    def tcp(
+        self, of_client: bool, flags: int, seq: int, payload: bytes = b"", port: int = 80, wait: float = 0.01
+    ) -> Capture:
+        ends = (OWN, PROXY) if of_client else (PROXY, OWN)
+        ports = (40000, port) if of_client else (port, 40000)
+        segment = tcp.Segment(ports[0], ports[1], seq, 0, flags, 8192, payload)
+        octets = [ip.v4_octets(end) for end in ends]
+        size = tcp.HEADER + len(payload)
+        return self.packet(*ends, ip.TCP, tcp.emit(segment, checksum.pseudo(*octets, ip.TCP, size)), wait)
+
+    def http(self, request: bytes, response: bytes, agent: bytes = b"iPXE/2.0.0") -> Capture:
+        """One exchange on a connection of its own."""
+        head = request + b" HTTP/1.1\r\nHost: x\r\nUser-Agent: " + agent + b"\r\n\r\n"
+        self.tcp(True, tcp.SYN, 100).tcp(False, tcp.SYN | tcp.ACK, 500).tcp(True, tcp.ACK | tcp.PSH, 101, head)
+        return self.tcp(False, tcp.ACK | tcp.PSH, 501, response).tcp(True, tcp.ACK, 101 + len(head))
+
+    def dns(self, code: int | None) -> Capture:
+        asked = dns.Message(7, 0x0100, (dns.Question((b"boot", b"example"), 1),))
+        self.udp((OWN, 5353), (SERVER, 53), dns.emit(asked))
+        if code is not None:
+            self.udp((SERVER, 53), (OWN, 5353), dns.emit(replace(asked, flags=0x8180 | code)))
+        return self
+
+    def icmp(self, code: int, port: int, value: int = 0) -> Capture:
+        quote = Ipv4(ip.v4_octets(OWN), ip.v4_octets(PROXY), ip.UDP, bytes((8, 0)) + port.to_bytes(2, "big") + bytes(4))
+        problem = icmp.Problem(3, code, value, ip.emit_ipv4(quote))
+        return self.packet(PROXY, OWN, ip.ICMP, icmp.emit4(problem))
+
+    def arp(self, who: bytes, sender: str, target: str, operation: int = arp.REQUEST) -> Capture:
+        message = arp.Message(operation, who, ip.v4_octets(sender), bytes(6), ip.v4_octets(target))
+        return self.frame(who, arp.ETHERTYPE, arp.emit(message))
+
+    def quiet(self, seconds: float = 30.0) -> Capture:
+        """Something else, later."""
+        return self.frame(b"\2" * 6, 0x88CC, b"LLDP", seconds)
+
+    # --- what is said of it ---------------------------------------------------------------------------------------
+
+    def octets(self) -> bytes:
+        return pcap.file_header() + b"".join(pcap.record(one.at, one.data, one.size) for one in self.packets)
+
+    def causes(self) -> dict[str, signatures.Finding]:
+        found = signatures.findings(explain.gathered(pcap.read([self.octets()])))
+        return {one.cause: one for one in found}
