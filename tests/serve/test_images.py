@@ -208,6 +208,7 @@ def test_what_is_pinned_and_cannot_be_kept_is_refused(tmp_path: Path) -> None:
         status, _, body = place.get(Image(there.url, SHA256))
         assert (status, b"cannot be kept" in body) == (502, True)
         assert IMAGE not in body
+        assert any(isinstance(fact, ImageRefused) for fact in place.house.all_facts())
 
 
 def test_an_upstream_that_dies_for_good_ends_the_answer_early(tmp_path: Path) -> None:

@@ -192,6 +192,8 @@ class Cache:
             fix = "make room, raise --cache-size, or point --cache-dir elsewhere" if full else "mend the folder"
             what = f"an image cannot be kept in {self.shelf.folder}: {error.strerror}"
             self.record(Warned("", what, fix))
+            if is_pinned(image):  # others are streamed
+                self.record(ImageRefused("", printable(image.location), why))
         finally:
             growing.end(why)
 
