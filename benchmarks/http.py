@@ -293,7 +293,8 @@ def verdict(results: list[dict]) -> int:
 
 
 def serve(where: str, profile: str | None) -> int:
-    sys.path[:0] = [str(ROOT / "src"), *map(str, ROOT.glob(".venv/lib/python3*/site-packages"))]
+    # In place of this directory, where Python would find this very file for its own package `http`.
+    sys.path[:1] = [str(ROOT / "src"), *map(str, ROOT.glob(".venv/lib/python3*/site-packages"))]
     from bootwire.engine.lru import Lru
     from bootwire.serve.answers import Answers
     from bootwire.serve.boot_scripts import Script
