@@ -152,7 +152,7 @@ export async function show(main) {
       count();
       if (moved && !due) {
         due = true;
-        setTimeout(() => { due = false; ordered = Date.now(); order(); }, Math.max(0, 500 - (Date.now() - ordered)));
+        setTimeout(() => { due = false; ordered = Date.now(); order(); }, Math.max(0, 200 - (Date.now() - ordered)));
       }
     } else if (what === "now") {
       measure();
