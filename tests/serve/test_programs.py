@@ -48,7 +48,25 @@ def test_ours_are_always_there_and_told_what_the_operator_chose(name: str):
 def test_without_a_program_ours_are_there_for_profiles_that_name_one():
     found = programs(ProgramSettings(), {})
     assert found.name == ""
-    assert found.names == {"programs/bios/hello.pxe", "programs/bios/ask.pxe"}
+    bios = {"programs/bios/hello.pxe", "programs/bios/ask.pxe"}
+    uefi = {f"programs/{one}/{name}.efi" for one in ("x86_64", "arm64") for name in ("hello", "ask")}
+    assert found.names == bios | uefi
+
+
+@pytest.mark.parametrize(
+    ("chosen", "bios", "uefi"),
+    [
+        ("", "bios/undionly.kpxe", "x86_64/snponly.efi"),
+        ("lpxelinux.0", "lpxelinux.0", "x86_64/snponly.efi"),
+        ("grub.efi", "bios/undionly.kpxe", "grub.efi"),
+    ],
+)
+def test_machines_go_on_with_what_they_can_run(chosen: str, bios: str, uefi: str):
+    found = programs(ProgramSettings("hello", chosen), {**UNDIONLY, "x86_64/snponly.efi": 0})
+    for name, following in (("bios/hello.pxe", bios), ("x86_64/hello.efi", uefi)):
+        told = parameters.read(served(found, f"programs/{name}").data or b"")
+        assert told is not None
+        assert told.next == following
 
 
 def test_a_file_that_changes_is_served_as_it_is_now(tmp_path: Path):

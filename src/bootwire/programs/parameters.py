@@ -1,7 +1,8 @@
 """What a boot program is told by whoever serves it: a block at a fixed place of the file, filled in on its way out.
 
-The block begins at octet 4 of every BIOS program (bios/start.S); a program without it is served as it is. Numbers are
-little-endian, but for the address:
+The block begins at octet 4 of every BIOS program (bios/start.S), and where its first eight octets are in an EFI program
+(efi/boot.c); a program without it is served as it is. Numbers are little-endian, but for the address; places are those
+of BIOS programs:
 
     4    8    "BWparam1"
     12   4    server, in network order; 0: the one the cached DHCP packets name
@@ -61,12 +62,18 @@ class Parameters:
 
 def has_parameters(program: bytes) -> bool:
     """Whether this file has a block to fill in."""
-    return len(program) >= AT + _BLOCK.size and program[AT : AT + len(MAGIC)] == MAGIC
+    return _at(program) >= 0
+
+
+def _at(program: bytes) -> int:
+    """Where the block begins, -1 for none."""
+    at = program.find(MAGIC) if program.startswith(b"MZ") else AT if program[AT : AT + len(MAGIC)] == MAGIC else -1
+    return at if len(program) >= at + _BLOCK.size else -1
 
 
 def fill(program: bytes, parameters: Parameters) -> bytes:
     """The program with these parameters in its block; as it is if it has none. ValueError: no room."""
-    if not has_parameters(program):
+    if (at := _at(program)) < 0:
         return program
     p = parameters
     texts = [p.next.encode("ascii", "replace"), p.message.encode("ascii", "replace")]
@@ -82,14 +89,14 @@ def fill(program: bytes, parameters: Parameters) -> bytes:
         )
     except struct.error as error:
         raise ValueError(f"a port out of range: {error}") from None
-    return program[:AT] + block + program[AT + _BLOCK.size :]
+    return program[:at] + block + program[at + _BLOCK.size :]
 
 
 def read(program: bytes) -> Parameters | None:
     """What a file's block says, None if it has none or says what no Parameters can."""
-    if not has_parameters(program):
+    if (at := _at(program)) < 0:
         return None
-    _, server, report_port, bootinfo_port, fallback, tries, pause, name, message = _BLOCK.unpack_from(program, AT)
+    _, server, report_port, bootinfo_port, fallback, tries, pause, name, message = _BLOCK.unpack_from(program, at)
     if fallback >= len(FALLBACKS):
         return None
     texts = [text.split(b"\0")[0].decode("ascii", "replace") for text in (name, message)]

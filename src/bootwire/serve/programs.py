@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ from bootwire.assets import pe
 from bootwire.assets.catalog import Blob, Transformed
 from bootwire.policy.decide import LOADERS
 from bootwire.programs import parameters
-from bootwire.programs.build import BIOS, OURS
+from bootwire.programs.build import BIOS, EFI_TOOLS, OURS, efi_program
 from bootwire.programs.parameters import Fallback, Parameters
 from bootwire.serve.mode import StartError
 
@@ -50,16 +50,19 @@ class Programs:
 
 def programs(settings: ProgramSettings, loaders: Mapping[str, object]) -> Programs:
     """All that can be served. loaders: catalog names of those at hand. Raises StartError (status 2)."""
-    following = settings.next or next((name for name in LOADERS["bios"] if name in loaders), "")
-    filled = Parameters(next=following, fallback=settings.fallback, tries=settings.tries)
+    filled = Parameters(next=settings.next, fallback=settings.fallback, tries=settings.tries)
     try:
         parameters.fill(bytes(4) + parameters.MAGIC.ljust(256, b"\0"), filled)
     except ValueError as error:
         raise StartError(f"--program: {error}", 2) from None
     catalog = {}
-    for name in OURS:
-        blob = _blob(f"programs/bios/{name}.pxe", BIOS / f"{name}.pxe", filled)
-        catalog[blob.name] = blob
+    for platform in ("bios", *EFI_TOOLS):
+        chosen = settings.next if settings.next.endswith(".efi") == (platform != "bios") else ""
+        following = chosen or next((name for name in LOADERS[platform] if name in loaders), "")
+        for name in OURS:
+            served = f"programs/{platform}/{name}.{'pxe' if platform == 'bios' else 'efi'}"
+            path = BIOS / f"{name}.pxe" if platform == "bios" else efi_program(name, platform)
+            catalog[served] = _blob(served, path, replace(filled, next=following))
     if settings.program in ("", *OURS):
         return Programs(settings.program, catalog)
     path = Path(settings.program)
@@ -67,7 +70,9 @@ def programs(settings: ProgramSettings, loaders: Mapping[str, object]) -> Progra
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in path.stem) or "program"
     if name in OURS:
         name += "-own"
-    blob = _blob(f"programs/{platform}/{name}{'.pxe' if platform == 'bios' else '.efi'}", path.absolute(), filled)
+    following = settings.next or next((name for name in LOADERS.get(platform, ()) if name in loaders), "")
+    served = f"programs/{platform}/{name}{'.pxe' if platform == 'bios' else '.efi'}"
+    blob = _blob(served, path.absolute(), replace(filled, next=following))
     return Programs(name, {**catalog, blob.name: blob}, own=True)
 
 
