@@ -56,6 +56,7 @@ def test_the_wheel_holds_every_module_and_the_command(tmp_path: Path) -> None:
         assert b"bootwire = bootwire.cli:main" in archive.read(entry_points)
     source = ROOT / "src"
     modules = {str(path.relative_to(source)) for path in source.glob("bootwire/**/*.py")}
-    programs = {str(path.relative_to(source)) for path in source.glob("bootwire/programs/bios/*")}
+    beside = [path for kind in ("bios", "efi") for path in source.glob(f"bootwire/programs/{kind}/*")]
+    programs = {str(path.relative_to(source)) for path in beside}
     pages = {str(path.relative_to(source)) for path in source.glob("bootwire/web/static/*")}
     assert names == modules | programs | pages

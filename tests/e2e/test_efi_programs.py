@@ -153,10 +153,15 @@ def test_ask_starts_the_machine_over(bench: Bench) -> None:
         said(bench, machine, "(?s)start over.*Bootwire ask 1.*start over")
 
 
-def test_ask_without_an_answer_goes_back_to_the_firmware(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fallback", "ends"), [("local-disk", "MARK, from a disk"), ("next-device", "Back to the firmware.*Command line: ")]
+)
+def test_ask_without_an_answer_falls_back_as_configured(bench: Bench, tmp_path: Path, fallback: str, ends: str) -> None:
+    """The firmware's next device is the same card, by HTTP."""
     disk = esp_disk(tmp_path / "a.img", tmp_path)
     with bench:
         bench.start_dhcp()
-        bench.serve("uefi", more=["--program", "ask", "--program-tries", "2"])
+        more = ["--program", "ask", "--program-fallback", fallback, "--program-tries", "2"]
+        bench.serve("uefi", more=more)
         machine = bench.power_on("uefi", options=drive(disk))
-        said(bench, machine, "(?s)no answer, falling back.*Back to the firmware.*MARK, from a disk")
+        said(bench, machine, f"(?is)no answer, falling back.*{ends}")

@@ -120,6 +120,7 @@ int udp_receive(u16 port, void *data, u64 room, u16 *from_port) {
   copy(from.v4, server, 4), copy(to.v4, own, 4);
   /* from the server alone, from any of its ports (EFI_PXE_BASE_CODE_UDP_OPFLAGS_ANY_SRC_PORT) */
   status s = pxe->read(pxe, 2, &to, &port, &from, from_port, 0, 0, &room, data);
+  if (s == (1ull << 63 | 22)) services->stall(3000000); /* EFI_ICMP_ERROR: nobody is there now, but that said it at once */
   return FAILED(s) ? -1 : (int)room;
 }
 
