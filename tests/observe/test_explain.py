@@ -180,7 +180,7 @@ SHOWN = {
     "http-refused": lambda: Capture(IPXE).booted().tcp(True, tcp.SYN, 1).tcp(False, tcp.RST | tcp.ACK, 0),
     "no-uri": lambda: Capture(HTTP).discover().offer(file=b"snponly.efi", siaddr=SERVER),
     "dns-failing": lambda: Capture(IPXE).booted().dns(3),
-    "dns-unanswered": lambda: Capture(IPXE).booted().dns(None),
+    "dns-unanswered": lambda: Capture(IPXE).booted().dns(None).quiet(2.0),
     "port-closed": lambda: Capture().booted().icmp(3, 69),
     "no-route": lambda: Capture().booted().icmp(1, 69),
     "no-router": lambda: Capture().discover().offer().proxy(siaddr="198.51.100.9").request().reply(5, MASK, HERE),
@@ -237,6 +237,17 @@ def test_nothing_is_found_in_a_boot_that_works(kind: str) -> None:
     made.asked = replace(Capture(IPXE).asked, chaddr=made.asked.chaddr)
     made.booted().http(b"GET /boot.ipxe", ok())
     assert made.causes() == {}
+
+
+def test_a_capture_that_ends_with_a_question_is_no_proof_that_nobody_answers() -> None:
+    assert Capture().discover().causes() == {}
+    assert "tftp-replies-lost" not in Capture().booted().rrq(b"snponly.efi").causes()
+
+
+def test_a_capture_without_the_answers_ports_is_no_proof_either() -> None:
+    made = Capture().booted().rrq(b"snponly.efi")
+    made.asked = replace(Capture(IPXE).asked, chaddr=made.asked.chaddr)
+    assert "tftp-replies-lost" not in made.booted().quiet().causes()
 
 
 def test_the_story_says_why_edk2_went_to_port_4011() -> None:

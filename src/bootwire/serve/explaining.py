@@ -89,6 +89,7 @@ def _listened(name: str, seconds: float) -> Capture:
         gatherer.capture.damage = f"{name}: {error.strerror}"
     finally:
         heard.close()
+    gatherer.capture.ended = max(gatherer.capture.ended, time.time_ns())
     return gatherer.end()
 
 

@@ -27,8 +27,8 @@ class Cause:
 
 
 _TABLE = """
-nothing-answers | error | It asked {count} times ({seconds} s) and nobody offered anything: no DHCP server heard it,
-    or none answers it.
+nothing-answers | error | It asked (DISCOVER, {count} x in {seconds} s) and nobody offered anything: no DHCP server
+    heard it, or none answers it.
   | Look at cable, VLAN and link (spanning tree without PortFast costs 30 s); start the network's DHCP server;
     behind a router, give it a DHCP relay.
   | PXE 2.1 section 2.2.1; BIOS shows PXE-E51, UEFI PXE-E18

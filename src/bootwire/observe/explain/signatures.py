@@ -108,6 +108,11 @@ def answers_to(machine: Machine, asked: Said, until: int = _NEVER) -> list[Said]
     return [one for one in same if asked.at <= one.at < until]
 
 
+def waited(capture: Capture, since: int) -> bool:
+    """The capture goes on for a second after that: an answer would be in it."""
+    return capture.ended - since > SECOND
+
+
 def _only(machine: Machine) -> bool:
     """A machine that got nowhere: only DISCOVERs."""
     return bool(discovers(machine)) and not machine.of(dhcp4.REQUEST_LEASE, client=True) and not went_on(machine)
@@ -124,9 +129,9 @@ def _text(raw: bytes) -> str:
 # --- DHCP -------------------------------------------------------------------------------------------------------
 
 
-def _nothing_answers(machine: Machine, _: Capture) -> Iterator[Values]:
+def _nothing_answers(machine: Machine, capture: Capture) -> Iterator[Values]:
     asked = discovers(machine)
-    if asked and _only(machine) and not machine.of(dhcp4.OFFER, client=False):
+    if asked and waited(capture, asked[0].at) and _only(machine) and not machine.of(dhcp4.OFFER, client=False):
         yield {"count": len(asked), "seconds": f"{(asked[-1].at - asked[0].at) / SECOND:.0f}"}
 
 
@@ -245,9 +250,9 @@ def _menu_broken(machine: Machine, _: Capture) -> Iterator[Values]:
             return
 
 
-def _pxe_unanswered(machine: Machine, _: Capture) -> Iterator[Values]:
+def _pxe_unanswered(machine: Machine, capture: Capture) -> Iterator[Values]:
     asked = boot_requests(machine)
-    by_server = {one.destination: one for one in asked}
+    by_server = {one.destination: one for one in reversed(asked) if waited(capture, one.at)}
     for server, first in by_server.items():
         if not any(_answers(one, server) for one in machine.said):
             closed = any(p.type == icmp.UNREACHABLE4 and source == server for _, source, p in machine.problems)
@@ -393,10 +398,12 @@ def _garbage(machine: Machine, _: Capture) -> Iterator[Values]:
             return
 
 
-def _replies_lost(machine: Machine, _: Capture) -> Iterator[Values]:
+def _replies_lost(machine: Machine, capture: Capture) -> Iterator[Values]:
     for one in machine.transfers:
         closed = any(problem.type == icmp.UNREACHABLE4 for _, _, problem in machine.problems)
-        if not one.answered and not one.who and not closed and not fetched(machine, one):
+        # where the machine lives on, a filter kept the answers, which come from other ports, out of the capture
+        silent = not one.answered and not one.who and waited(capture, one.began) and not _lives(machine, one.began)
+        if silent and not closed and not fetched(machine, one):
             yield {"server": one.server, "name": one.name, "count": one.repeats + 1}
 
 
@@ -640,10 +647,10 @@ def _dns_failing(machine: Machine, _: Capture) -> Iterator[Values]:
             yield {"name": one.name, "text": codes.get(one.code, f"code {one.code}")}
 
 
-def _dns_silent(machine: Machine, _: Capture) -> Iterator[Values]:
+def _dns_silent(machine: Machine, capture: Capture) -> Iterator[Values]:
     told = {one.name for one in machine.lookups if one.answered}
     for one in machine.lookups:
-        if not one.answered and one.name not in told:
+        if not one.answered and one.name not in told and waited(capture, one.at):
             yield {"name": one.name}
 
 
