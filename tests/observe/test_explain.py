@@ -250,6 +250,15 @@ def test_a_capture_without_the_answers_ports_is_no_proof_either() -> None:
     assert "tftp-replies-lost" not in made.booted().quiet().causes()
 
 
+def test_blocks_that_the_card_cuts_apart_later_are_counted_one_by_one() -> None:
+    made = Capture().booted().rrq(b"a.efi", blksize=1468).oack(blksize=1468).say(tftp.Ack(0))
+    blocks = [tftp.emit(tftp.Data(1, b"x" * 1468)), tftp.emit(tftp.Data(2, b"x" * 100))]
+    made.udp((PROXY, 3000), (OWN, 2000), b"".join(blocks)).say(tftp.Ack(2))
+    (machine,) = explain.gathered(pcap.read([made.octets()])).machines.values()
+    (transfer,) = machine.transfers
+    assert (transfer.octets, transfer.complete) == (1568, True)
+
+
 def test_the_story_says_why_edk2_went_to_port_4011() -> None:
     capture = explain.gathered(pcap.read([asked_of_4011(answered=True).octets()]))
     (machine,) = capture.machines.values()

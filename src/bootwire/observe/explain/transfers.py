@@ -61,7 +61,13 @@ class Transfer:
         return self.agreed is not None or self.highest >= 0 or self.who == "server"
 
     def take(self, at: int, of_client: bool, payload: bytes, address: str, port: int) -> None:
-        """One datagram of it."""
+        """One datagram of it, or several of the server's in one: a sending host captures them before its card
+        cuts them apart (UDP segmentation offload)."""
+        piece = tftp.HEADER + self.block_size
+        if not of_client and len(payload) > piece and payload[:2] == b"\0\3":
+            for start in range(0, len(payload), piece):
+                self.take(at, of_client, payload[start : start + piece], address, port)
+            return
         try:
             message = tftp.parse(payload)
         except WireError:
