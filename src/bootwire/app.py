@@ -174,7 +174,7 @@ class _Server:
             program=self._programs.name,
             # What SMBIOS tells comes from iPXE alone.
             loader="ipxe" if self._settings.loader == "auto" and mode.decider.smbios else self._settings.loader,
-            sizes={name: loader.size for name, loader in self._loaders.items()},
+            sizes=loaders.sizes(self._loaders),
             menu=self._settings.menu,
         )
         settings = ServerSettings(self._http_port, self._settings.mode, offerings)

@@ -157,6 +157,16 @@ def catalog(loaders: Mapping[str, Loader]) -> dict[str, Blob]:
     }
 
 
+def sizes(loaders: Mapping[str, Loader]) -> dict[str, int]:
+    """Octets of each that may be weighed against another: where the operator gave one, those are not the others."""
+    given = {name.partition("/")[0] for name, loader in loaders.items() if loader.origin == "given"}
+    return {
+        name: loader.size
+        for name, loader in loaders.items()
+        if loader.origin == "given" or name.partition("/")[0] not in given
+    }
+
+
 def modules(loaders: Iterable[str], root: Path = Path("/")) -> dict[str, Blob]:
     """PXELINUX's libraries for those of its builds that are at hand, by catalog name: "bios/ldlinux.c32"."""
     found = {}
