@@ -92,7 +92,10 @@ def test_an_unknown_interface_is_wrong_usage_and_the_others_are_named(
     assert "no interface named eth7; there are: lo, here" in said
 
 
-BARE = """for place in /usr/lib/ipxe /usr/share/ipxe /usr/lib/PXELINUX /usr/lib/SYSLINUX.EFI /usr/share/syslinux /boot; do
+BARE = """for place in ipxe PXELINUX SYSLINUX.EFI; do
+    if [ -d /usr/lib/$place ]; then mount -t tmpfs none /usr/lib/$place; fi
+done
+for place in /usr/share/ipxe /usr/share/syslinux /boot; do
     if [ -d $place ]; then mount -t tmpfs none $place; fi
 done
 exec "$@"
