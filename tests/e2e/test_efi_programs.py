@@ -125,11 +125,14 @@ def test_ask_chains_another_network_program(bench: Bench, tmp_path: Path) -> Non
         said(bench, bench.power_on("uefi"), "told: (?s:.*)MARK, by the network")
 
 
-def test_ask_boots_the_memory_file_system_it_is_told_of(bench: Bench) -> None:
-    with bench:
+@pytest.mark.parametrize("firmware", ["uefi", "uefi-arm64"])
+def test_ask_boots_the_memory_file_system_it_is_told_of(
+    tmp_path: Path, linux: Callable[[str], Linux], state: Path, firmware: str
+) -> None:
+    with Bench(tmp_path, linux(FIRMWARE[firmware].architecture), state) as bench:
         bench.start_dhcp()
-        bench.serve("uefi", more=["--program", "ask", "--bootinfo"])
-        booted = bench.finish(bench.power_on("uefi"))
+        bench.serve(firmware, more=["--program", "ask", "--bootinfo"])
+        booted = bench.finish(bench.power_on(firmware))
     assert booted.token in booted.command_line.split()
 
 
@@ -151,6 +154,16 @@ def test_ask_starts_the_machine_over(bench: Bench) -> None:
         bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", "reboot"])
         machine = bench.power_on("uefi", options=["-action", "reboot=reset"])
         said(bench, machine, "(?s)start over.*Bootwire ask 1.*start over")
+
+
+def test_ask_sets_the_firmwares_next_boot_option(bench: Bench, tmp_path: Path) -> None:
+    """OVMF's Boot0001 is the disk here, which its boot order has after the card."""
+    disk = esp_disk(tmp_path / "a.img", tmp_path)
+    with bench:
+        bench.start_dhcp()
+        bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", f"multiboot {BOOTWIRE}:Boot0001"])
+        machine = bench.power_on("uefi", options=[*drive(disk), "-action", "reboot=reset"])
+        said(bench, machine, "(?s)told: a network program: Boot0001.*starting Boot0001 .*MARK, from a disk")
 
 
 @pytest.mark.parametrize(
