@@ -976,6 +976,30 @@ def boot_client(
         return go(online)
 
 
+@main.command()
+@click.option(
+    "--as", "firmware", multiple=True, metavar="KIND",
+    help="A firmware to be; repeatable. bios, uefi, uefi-http, ipxe, u-boot, raspberry-4, raspberry-3."
+    "  [default: the first four]",
+)  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="Where each finding is known from.")
+@JSON_OPTION
+@card_options
+def doctor(card: Card | None, firmware: tuple[str, ...], verbose: bool, as_json: bool) -> int:
+    """Be a machine of each firmware in turn on this network, and say what is wrong with it.
+
+    Takes an address for each. Exit status: 0 nothing is wrong, 3 warnings, 4 errors.
+    """
+    from bootwire.app import StartError
+    from bootwire.serve.doctoring import run
+
+    if card is None:
+        raise StartError("the doctor needs a card on the network\n  try  --nic eth0", 2)
+    if card.address:
+        raise StartError("the doctor asks the network for its addresses: leave out --address", 2)
+    return run(click.echo, card, firmware, as_json, verbose)
+
+
 class _Percentage:
     """Progress of a long transfer on one line of a terminal, at most five times a second."""
 

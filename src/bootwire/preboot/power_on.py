@@ -80,7 +80,7 @@ class Player:
                 case steps.Await():
                     answer = self._await(request, ports)
                 case steps.TftpGet():
-                    answer = self._tftp(request)
+                    answer = self.fetch_tftp(request)
                 case steps.HttpGet():
                     answer = self._http(request, machine, fetcher)
 
@@ -112,7 +112,8 @@ class Player:
                 if wanted.router:
                     host.routes.add(bytes(4), 0, packed(wanted.router))
 
-    def _tftp(self, wanted: steps.TftpGet) -> Fetched | NotFetched:
+    def fetch_tftp(self, wanted: steps.TftpGet) -> Fetched | NotFetched:
+        """One file over TFTP, from the address that the stack has now."""
         receiver, body, repeats = tftp.Receiver(transfers.tftp_wanted(wanted)), bytearray(), 0
         with self.stack.acting() as now:
             packets = receiver.start(now)

@@ -133,6 +133,11 @@ def _page(capture: Capture, machines: list[Machine], found: list[signatures.Find
         yield ""
         yield from _machine(machine, capture.began, verbose)
     yield ""
+    yield from findings_page(found, verbose)
+
+
+def findings_page(found: list[signatures.Finding], verbose: bool) -> Iterator[str]:
+    """What is wrong and what to change, in lines of at most 80 columns."""
     if not found:
         yield "Nothing is wrong that shows here."
         return
