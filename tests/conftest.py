@@ -4,12 +4,18 @@ tries the same examples every time; `pytest --hypothesis-profile=explore` looks 
 The last lines of a run that booted firmware are rows for docs/reference/firmware.md: what was booted just now.
 """
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 settings.register_profile("bootwire", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("bootwire")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell starts what it runs in the background so, and the commands that tests interrupt would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROW = "booted"  # the property (record_property) whose value is a row
 HEAD = ("| firmware | version | card | beside | path | seconds | kernel |", "|---|---|---|---|---|---|---|")
