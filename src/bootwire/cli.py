@@ -211,7 +211,7 @@ def _menu(prompt: str, seconds: int, discovery: Literal["unicast", "broadcast", 
 
 def finish(run: Callable[[], int]) -> None:
     """End the process with the status of `run`; a StartError is one clear message and its status."""
-    from bootwire.app import StartError
+    from bootwire.serve.mode import StartError
 
     try:
         status = run()
@@ -623,7 +623,7 @@ def watch(source: str, token_file: str, once: bool) -> None:
     SOURCE is a running server's page, or JSON lines of one (bootwire boot … --json): a file, or - for standard input.
     At a terminal: arrows choose a machine, Enter opens its boot, / filters, q quits. Elsewhere: a line for each change.
     """
-    from bootwire.app import StartError
+    from bootwire.serve.mode import StartError
     from bootwire.watch import WatchError, open_source, run
 
     def checked() -> int:
@@ -719,7 +719,7 @@ def card_options(command: Callable[..., int]) -> Callable[..., None]:
 
 def _explained(run: Callable[[], int]) -> int:
     """Network errors as one line and status 1, wrong input as status 2."""
-    from bootwire.app import StartError
+    from bootwire.serve.mode import StartError
 
     try:
         return run()
@@ -777,11 +777,11 @@ def fetch(card: Card | None, url: str, output: str | None, digest: str) -> int:
 
     Proxies are taken from http_proxy, https_proxy and no_proxy. With --nic everything goes over our own TCP/IP.
     """
-    from bootwire.app import StartError
     from bootwire.preboot.fetch import Fetched, Fetcher, Options, parse
     from bootwire.preboot.online import Online
     from bootwire.preboot.proxies import Proxies
     from bootwire.preboot.transport import KernelTransport, Transport
+    from bootwire.serve.mode import StartError
 
     target = output or parse(url).target.partition("?")[0].rpartition("/")[2]
     if not target or target in (".", ".."):
@@ -947,9 +947,9 @@ def boot_client(
     """
     from dataclasses import replace
 
-    from bootwire.app import StartError
     from bootwire.preboot.console import Console
     from bootwire.preboot.online import Online
+    from bootwire.serve.mode import StartError
 
     if (way == "save") != bool(output):
         raise StartError("--then save writes to a directory\n  try  --then save --output DIR", 2)
@@ -990,8 +990,8 @@ def doctor(card: Card | None, firmware: tuple[str, ...], verbose: bool, as_json:
 
     Takes an address for each. Exit status: 0 nothing is wrong, 3 warnings, 4 errors.
     """
-    from bootwire.app import StartError
     from bootwire.serve.doctoring import run
+    from bootwire.serve.mode import StartError
 
     if card is None:
         raise StartError("the doctor needs a card on the network\n  try  --nic eth0", 2)
