@@ -185,3 +185,15 @@ def test_every_key_makes_a_condition_or_is_the_name_of_a_network() -> None:
     for key in KEYS:
         if key != "network":
             assert condition(key, [sample.get(key, "1")]).key == key
+
+
+def test_a_rule_bound_to_a_uuid_may_be_about_a_machine_that_has_told_none():
+    uuid = PC.uuid
+    bound = dataclasses.replace(rule("a", uuid=[uuid, uuid[:-1] + "0"]), uuids=(uuid, uuid[:-1] + "0"))
+    rules = Rules([bound])
+    silent = dataclasses.replace(PC, uuid="")
+    assert names(rules.match(PC).applying) == ["a"]
+    match = rules.match(silent)
+    assert (names(match.applying), names(match.maybe)) == ([], ["a"])
+    assert names(rules.match(silent, final=True).maybe) == []
+    assert names(rules.match(dataclasses.replace(PC, uuid=uuid[:-1] + "1")).maybe) == []

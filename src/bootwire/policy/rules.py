@@ -107,6 +107,8 @@ class Rules:
     def match(self, traits: Traits, final: bool = False) -> Match:
         """What applies to a machine. final: what is not known now never will be; it counts as no."""
         found = [*self._by_mac.get(traits.machine, ()), *self._by_uuid.get(traits.uuid, ()), *self._others]
+        if not traits.uuid and not final:  # any that is bound to one may be about this machine
+            found += {id(rule): rule for rules in self._by_uuid.values() for rule in rules}.values()
         steps = [_step(rule, traits, final) for rule in sorted(found, key=lambda rule: rule.rank)]
         return Match(
             tuple(step.rule for step in steps if step.verdict),

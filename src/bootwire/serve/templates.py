@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 MAX_OUTPUT = 4 << 20  # characters that may come out: an autoinstall document with its scripts is some 100 KB
 MAX_RANGE = 10_000  # steps of one range()
 SECONDS = 0.5  # that one template may take; a thousandth is usual
-MAX_NUMBER = 1 << 16  # of a repetition or a power in a template
+MAX_NUMBER = 1 << 16  # of a power in a template
+MAX_REPEATED = 1 << 16  # characters or elements that a repetition makes
 
 
 class BadTemplate(Exception):
@@ -129,7 +130,7 @@ def _environment() -> jinja2.Environment:
                 raise jinja2.exceptions.SecurityError("% formats text in a way that is not allowed: use ~")
             if operator == "**" and any(abs(value) > MAX_NUMBER for value in sizes):
                 raise jinja2.exceptions.SecurityError(f"{operator} with a number this large")
-            if operator == "*" and texts and any(value > MAX_NUMBER for value in sizes):
+            if operator == "*" and any(len(text) * value > MAX_REPEATED for text in texts for value in sizes):
                 raise jinja2.exceptions.SecurityError("a repetition this long")
             if operator == "**" and any(abs(value) > 64 for value in sizes[1:]):
                 raise jinja2.exceptions.SecurityError("a power this high")
@@ -142,7 +143,11 @@ def _environment() -> jinja2.Environment:
     for name in ("lipsum", "cycler", "joiner"):
         environment.globals.pop(name, None)
     environment.globals["range"] = _range
-    for name in ("format", "center", "indent", "pprint", "xmlattr", "urlize", "random", "filesizeformat"):
+    # those that make much of little, and those whose time is not ours to bound
+    for name in (
+        "format", "center", "indent", "pprint", "xmlattr", "urlize", "random", "filesizeformat", "batch", "slice",
+        "wordwrap",
+    ):  # fmt: skip
         environment.filters.pop(name, None)
     environment.filters["quote"] = _shell_quote
     environment.filters["replace"] = _replace
