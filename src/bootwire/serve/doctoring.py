@@ -82,14 +82,15 @@ class Report:
                 seen.setdefault((one.cause, one.because), (one, []))[1].append(trial.firmware)
         told = {firmware for one, names in seen.values() if one.severity != "info" for firmware in names}
         found = [(one, tuple(dict.fromkeys(names))) for one, names in seen.values()]
-        found += [(_unexplained(trial), (trial.firmware,)) for trial in self.trials if self._odd(trial, told)]
+        found += [
+            (_unexplained(trial), (trial.firmware,))
+            for trial in self.trials
+            if not (trial.well or trial.firmware in told)
+        ]
         found += [(one, ("plain host",)) for one in _of_fetches(self.fetches)]
         if self.host_trouble:
             found.append((_of_host(self.host_trouble), ("plain host",)))
         return sorted(found, key=lambda pair: -STATUS[pair[0].severity])
-
-    def _odd(self, trial: Trial, told: set[str]) -> bool:
-        return not trial.well and trial.firmware not in told
 
 
 def run(echo: Callable[[str], object], card: Card, firmwares: Sequence[str], as_json: bool, verbose: bool) -> int:
@@ -264,7 +265,7 @@ def _page(report: Report, verbose: bool) -> Iterator[str]:
             repeats = f"  {one.repeats} sent again" if one.repeats and not one.trouble else ""
             yield f"  {one.server:<15} {one.block:>5} {one.window:>7} {went}{repeats}"
     yield ""
-    found = [replace(one, machine=", ".join(names), because=one.because) for one, names in report.findings]
+    found = [replace(one, machine=", ".join(names)) for one, names in report.findings]
     yield from findings_page(found, verbose)
 
 

@@ -10,11 +10,6 @@ enum { PART = 1, SYSID, MULTIBOOT, WAIT, RESET, AUTO, MEMORY_FS, RESTART, DISK_P
 #define ORDERS 6970
 #define READ_SECONDS 3 /* what one read of the firmware waits (EDK2, PXEBC_UDP_TIMEOUT) */
 #define POLL 60
-#ifdef __x86_64__
-#define LOADER "/EFI/BOOT/BOOTX64.EFI"
-#else
-#define LOADER "/EFI/BOOT/BOOTAA64.EFI"
-#endif
 
 static u8 out[SIZE], in[SIZE];
 

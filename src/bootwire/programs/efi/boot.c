@@ -288,12 +288,6 @@ void boot_next(u16 number) { /* section 3.3 */
   print("BootNext cannot be set\n");
 }
 
-#ifdef __x86_64__
-#define LOADER "/EFI/BOOT/BOOTX64.EFI"
-#else
-#define LOADER "/EFI/BOOT/BOOTAA64.EFI"
-#endif
-
 status fall_back(void) {
   u8 how = parameters.fallback;
   pause(parameters.pause);

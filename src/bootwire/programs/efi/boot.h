@@ -9,9 +9,11 @@ typedef u64 status;
 #ifdef __x86_64__
 #define API __attribute__((ms_abi))
 #define ARCHITECTURE 7
+#define LOADER "/EFI/BOOT/BOOTX64.EFI" /* section 3.5.1.1 */
 #else
 #define API
 #define ARCHITECTURE 11
+#define LOADER "/EFI/BOOT/BOOTAA64.EFI"
 #endif
 #define FAILED(s) ((s) >> 63)
 
