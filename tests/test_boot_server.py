@@ -810,6 +810,44 @@ def test_what_smbios_tells_once_is_known_from_then_on():
     assert boots.traits_of(machine) is not None
 
 
+def lease_request(mac: bytes, address: str) -> Datagram:
+    """A client asks its DHCP server for `address`."""
+    wanted = ((dhcp4.MESSAGE_TYPE, bytes((dhcp4.REQUEST_LEASE,))), (dhcp4.REQUESTED_ADDRESS, dhcp4.packed(address)))
+    return datagram(replace(discover(), chaddr=mac, options=wanted))
+
+
+def test_only_who_asks_from_the_address_that_dhcp_showed_is_the_machine():
+    book = Book()
+    book.decision = LINUX
+    boots = decided_by(book)
+
+    def proved(address: str, now: Ns) -> tuple[int, str]:
+        found = boots.proved(Traits(machine, address=address), now)
+        return found.boot, found.unproved
+
+    machine = discover().mac
+    assert proved("192.0.2.57", S) == (0, "no DHCP message of it was heard here")
+    boots.receive(datagram("edk2-x64-discover"), S)
+    assert proved("192.0.2.57", S) == (0, "which address it has was not heard here")
+    boots.receive(lease_request(discover().chaddr, "192.0.2.57"), 2 * S)
+    assert proved("192.0.2.57", 3 * S) == (1, "")
+    assert proved("192.0.2.99", 3 * S) == (0, "192.0.2.99 asked, and by DHCP it is at 192.0.2.57")
+    assert proved("192.0.2.57", 902 * S) == (0, "no DHCP message of it was heard here in the last 15 minutes")
+    boots.receive(datagram(discover(xid=77)), 903 * S)
+    boots.receive(lease_request(discover().chaddr, "192.0.2.58"), 904 * S)
+    assert proved("192.0.2.57", 905 * S)[0] == 0
+    assert proved("192.0.2.58", 905 * S) == (2, "")
+
+
+def test_a_boot_server_request_shows_a_boot_and_its_address_once_however_often_it_is_sent():
+    boots = decided_by(Book())
+    request = datagram("edk2-x64-binl-request", ("192.0.2.100", 4011), "pxe")
+    machine = discover("edk2-x64-binl-request").mac
+    for now in (S, 2 * S):
+        boots.receive(request, now)
+        assert boots.proved(Traits(machine, address="192.0.2.100"), now).boot == 1
+
+
 def test_a_relays_circuit_and_remote_id_are_read_as_text_or_as_octets():
     book = Book()
     book.decision = LINUX

@@ -190,6 +190,24 @@ class BootServer:
         memory = self._machines.get(machine)
         return replace(memory.traits, hardware=self._hardware(machine)) if memory else None
 
+    def proved(self, traits: Traits, now: Ns) -> Traits:
+        """`traits` with its boot, if `traits.address` is where DHCP messages of its present boot show it. Any thread.
+
+        This keeps out who reaches HTTP alone. Whoever can send DHCP messages in a machine's name is not told from it.
+        """
+        memory = self._machines.get(traits.machine)
+        if memory is None or not memory.boot:
+            why = "no DHCP message of it was heard here"
+        elif now - memory.heard_at >= _BOOTING:
+            why = f"no DHCP message of it was heard here in the last {_BOOTING // S // 60} minutes"
+        elif not memory.at:
+            why = "which address it has was not heard here"
+        elif memory.at != traits.address:
+            why = f"{traits.address} asked, and by DHCP it is at {memory.at}"
+        else:
+            return replace(traits, boot=memory.boot, unproved="")
+        return replace(traits, boot=0, unproved=why)
+
     def note_traits(self, traits: Traits) -> None:
         """A machine's loader told more of it (SMBIOS): remembered from the next datagram on. Any thread."""
         self._learnt.append(traits)
@@ -278,6 +296,8 @@ class BootServer:
             return []
         self._macs.put(address, machine)
         memory = self._machines.get(machine)
+        if memory is not None:
+            memory.at = address
         if memory is None or memory.address == address:
             return []
         memory.address = address
@@ -297,6 +317,7 @@ class BootServer:
             return self._silent(client, service, "a boot server request without a PXE client's options", now)
         memory = self._machine(client, message)
         effects: list[Effect] = []
+        memory.asks(message, address, now)
         if client.machine and address != _NONE:
             self._macs.put(address, client.machine)
         asked = item[0] if item else -1
@@ -550,6 +571,7 @@ _COPY: Ns = 500 * MS  # the shortest retry seen is iPXE's, 1 s (src/config/dhcp.
 _COPIES = 16  # relays that may forward one DISCOVER to us
 _SAME_ATTEMPT: Ns = 60 * S  # the longest pause inside one attempt is 16 s (PXE 2.1 section 2.2.1: 4, 8, 16, 32)
 _SAME_BOOT: Ns = 120 * S  # from a loader's last octet to its own DISCOVER: seconds; people take longer to reset twice
+_BOOTING: Ns = 900 * S  # from a machine's DHCP messages to its script: people read menus of operators' scripts
 _RIVAL_REMEMBERED: Ns = 3600 * S
 
 
@@ -576,7 +598,11 @@ class _Machine:
     programmed: bool = False  # the boot program was fetched in this boot
     followed_at: Ns | None = None  # when something else was fetched after it
     dead: tuple[str, ...] = ()  # loaders that were fetched in earlier boots and never did
-    address: str = ""
+    address: str = ""  # told in this boot
+    boot: int = 0  # counts what begins with a DISCOVER or a boot server request: several a boot, none after its script
+    heard_at: Ns = 0
+    boot_xid: int = -1
+    at: str = ""  # the address that its DHCP messages showed since `boot` began
 
     def is_copy(self, message: Message, now: Ns) -> bool:
         return message.xid == self.xid and now - self.seen_at < _COPY
@@ -596,7 +622,17 @@ class _Machine:
         if not again:
             self.shape, self.ignored = None, 0
             self._new_boot(client, firmware, now)
+            self.boot, self.at = self.boot + 1, ""
         self.xid, self.secs, self.seen_at, self.answered = message.xid, message.secs, now, ()
+        self.heard_at = now
+
+    def asks(self, message: Message, address: str, now: Ns) -> None:
+        """Account for a boot server request, which may be all that is heard of a boot."""
+        if message.xid != self.boot_xid:
+            self.boot, self.boot_xid = self.boot + 1, message.xid
+        self.heard_at = now
+        if address != _NONE:
+            self.at = address
 
     def learn(self, traits: Traits) -> None:
         """Keep what a message says, and of what was known before that which this one could not say."""

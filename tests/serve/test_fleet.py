@@ -32,7 +32,7 @@ from product import bzimage
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs/examples/fleet"
 MAC = "52:54:00:12:34:56"
 PEER = Peer("192.0.2.57", 49152, "192.0.2.1")
-PC = Traits(MAC, platform="bios", firmware="bios", link="192.0.2.1", stage="script", serial="X")
+PC = Traits(MAC, platform="bios", firmware="bios", link="192.0.2.1", stage="script", serial="X", boot=1)
 
 
 @pytest.fixture
@@ -188,7 +188,11 @@ class Running:
         self.facts: list[Fact] = []
         self.server = BootServer(ServerSettings(), mode.decider.known)
         mode._documents.open(self.house(asyncio.new_event_loop()))
-        self.seed = re.search(r"/doc/(\S+)/$", rendered(mode).cmdline)[1]  # type: ignore[index]
+        self.seed = self.made(PC)
+
+    def made(self, traits: Traits) -> str:
+        """The token in a boot script."""
+        return re.search(r"/doc/(\S+)/$", rendered(self.mode, traits).cmdline)[1]  # type: ignore[index]
 
     def house(self, loop: asyncio.AbstractEventLoop) -> House:
         loop.close()
@@ -235,9 +239,21 @@ def test_asking_for_the_size_does_not_use_a_secret_up(running: Running) -> None:
 
 def test_another_boot_gets_its_secrets_again(running: Running) -> None:
     running.get("user-data")
-    fresh = re.search(r"/doc/(\S+)/$", rendered(running.mode).cmdline)
-    assert fresh
-    assert isinstance(running.get("user-data", seed=fresh[1]), Reply)
+    seeds = {boot: running.made(dataclasses.replace(PC, boot=boot)) for boot in (1, 2)}
+    assert seeds[1] == running.seed  # a script that is asked for again is of the same boot
+    assert isinstance(running.get("user-data", seed=seeds[1]), Missing)
+    assert isinstance(running.get("user-data", seed=seeds[2]), Reply)
+
+
+def test_who_dhcp_did_not_show_gets_documents_without_secrets_and_the_reason(running: Running) -> None:
+    seed = running.made(dataclasses.replace(PC, boot=0, unproved="no DHCP message of it was heard here"))
+    assert isinstance(running.get("meta-data", seed=seed), Reply)
+    refused = running.get("user-data", seed=seed)
+    assert isinstance(refused, Missing)
+    assert "it gets no secrets: when its boot script was asked for, no DHCP message" in refused.because
+    (warned,) = [fact for fact in running.facts if isinstance(fact, Warned)]
+    assert "make the machine boot anew by DHCP" in warned.fix
+    assert isinstance(running.get("user-data"), Reply)  # the machine's own is not used up
 
 
 @pytest.mark.parametrize("name", ["", "../fleet.toml", "root-password", "user-data/", "%2e%2e/x", "meta-data\0"])

@@ -39,6 +39,8 @@ class Traits:
     interface     ours, by which it was heard
     relay         giaddr
     choice        the profile that was chosen in a boot menu in this boot
+    boot          counts its boots that DHCP showed, where the one that asks is at the address that DHCP showed; else 0
+    unproved      why that is 0, for a person
     circuit_id remote_id   option 82 sub-options 1 and 2 (RFC 3046): as text where they are printable, else "0x…"
     hardware      what a program on the bare machine reported of it, None if none did (`inventory.lookup`)
     """
@@ -63,6 +65,8 @@ class Traits:
     stage: Stage = "other"
     hardware: Hardware | None = None
     choice: str = ""
+    boot: int = 0
+    unproved: str = ""
 
 
 LOCAL = ""

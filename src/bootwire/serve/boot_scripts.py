@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -83,7 +84,8 @@ class Scripts:
             address=peer.address,
             stage="script",
         )
-        if told and machine:
+        traits = self._boot_server.proved(traits, time.monotonic_ns())
+        if told and traits.boot:
             self._boot_server.note_traits(traits)
         return traits
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -76,7 +77,8 @@ class BootinfoDecisions:
 
     def _traits(self, asker: Asker, ours: str, stage: Stage = "bootinfo") -> Traits:
         known = self._boot_server.traits_of(asker.machine) if asker.machine else None
-        return replace(known or Traits(asker.machine, link=ours), address=asker.address, stage=stage)
+        traits = replace(known or Traits(asker.machine, link=ours), address=asker.address, stage=stage)
+        return self._boot_server.proved(traits, time.monotonic_ns())
 
     def _answer(self, target: Target, traits: Traits, ours: str) -> Answer:
         because = target.because or "every machine gets the same"

@@ -1,7 +1,9 @@
 """Documents that machines fetch after their kernel: cloud-init, Ignition, kickstart, preseed; and secrets, given once.
 
 A document's URL holds a token for one machine and one boot. A document with secrets in it is given once: who comes
-again with the same token is refused, and both are told.
+again with the same token is refused, and both are told. A boot that DHCP showed has one token, however often its script
+is asked for; where DHCP showed none, or another address than the one that asks, the token opens documents without
+secrets and says why.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from bootwire.engine.lru import Lru
 from bootwire.facts import DocumentServed, Warned
 from bootwire.policy.target import Decision, Target, Traits
 from bootwire.serve.content import Missing, Peer, Record, Reply
@@ -25,7 +28,10 @@ from bootwire.wire.http import Request
 ROOM = "doc"  # first part of the path
 LIFETIME = 6 * 3600.0  # seconds: the longest installation that still fetches something
 USED = 65_536  # tokens remembered that were used; more than are made within LIFETIME
+TOKENS = 8_192  # of boots that DHCP showed; twice the machines that are remembered
 SECRET_OCTETS = 64 * 1024  # of a secret's file
+
+REMEDY = "make the machine boot anew by DHCP; where a relay takes that elsewhere, let it bring this server a copy, too"
 
 _TYPES = {".json": "application/json", ".ign": "application/json", ".yaml": "text/yaml", ".yml": "text/yaml"}
 
@@ -59,6 +65,7 @@ class Documents:
         self._link = link
         self._base: Callable[[str], str] = lambda ours: f"http://{ours}"
         self._used: OrderedDict[str, str] = OrderedDict()  # token and name -> when and by whom
+        self._tokens: Lru[tuple[str, int, str], str] = Lru(TOKENS)  # by MAC, boot and profile
         self._lock = threading.Lock()
         self.decide: Callable[[Traits], Decision | None] | None = None
         self._home: Callable[[str, str], str] = lambda machine, base: ""
@@ -83,7 +90,7 @@ class Documents:
 
         def seed() -> str:
             nonlocal token
-            token = token or self._seals.seal(ROOM, traits.machine, (target.profile,), self._wall(), LIFETIME)
+            token = token or self._token(traits, target.profile)
             return f"{link.base}/{ROOM}/{token}/"
 
         def url(name: str) -> str:
@@ -118,6 +125,18 @@ class Documents:
             "phone_home": self._home(traits.machine, link.base),
         }
 
+    def _token(self, traits: Traits, profile: str) -> str:
+        """One for each boot that DHCP showed; else one that says why it opens no secrets."""
+        now = self._wall()
+        if not traits.boot:
+            why = traits.unproved or "who asked is not known to be it"
+            return self._seals.seal(ROOM, traits.machine, (profile, why), now, LIFETIME)
+        key = traits.machine, traits.boot, profile
+        with self._lock:
+            token = self._tokens.get(key) or self._seals.seal(ROOM, traits.machine, (profile, ""), now, LIFETIME)
+            self._tokens.put(key, token)
+        return token
+
     def room(self, rest: str, request: Request, peer: Peer) -> Missing | Reply:
         here = self._machine_at(peer.address)
         token, _, name = rest.partition("/")
@@ -127,14 +146,14 @@ class Documents:
         machine = sealed.machine or here
         if here and sealed.machine and here != sealed.machine:
             return Missing(f"this URL was made for {sealed.machine}, not for {here}", here, forbidden=True)
-        (profile,) = sealed.what
+        profile, unproved = sealed.what if len(sealed.what) == 2 else (sealed.what[0], "the URL is an old server's")
         text = self._texts().get(profile, {}).get(name)
         if text is None:
             return Missing(f"profile {profile} has no document called {name!r}", machine)
-        return self._made(profile, name, text, token, machine, request, peer)
+        return self._made(profile, name, text, token, machine, unproved, request, peer)
 
     def _made(
-        self, profile: str, name: str, text: str, token: str, machine: str, request: Request, peer: Peer
+        self, profile: str, name: str, text: str, token: str, machine: str, unproved: str, request: Request, peer: Peer
     ) -> Missing | Reply:
         traits = replace(
             self._traits_of(machine) or Traits(machine, link=peer.ours), address=peer.address, stage="other"
@@ -147,6 +166,8 @@ class Documents:
             before = self._used.get(which, "")
 
         def secret(key: str) -> str:
+            if unproved:
+                raise _Unproved(unproved)
             if before:
                 raise _Again(before)
             value = self._read(profile, key)
@@ -159,9 +180,8 @@ class Documents:
         except BadTemplate as error:
             if before and str(error).startswith(_Again.WORDS):
                 return Missing(f"{_Again.WORDS} {before}: make the machine boot anew", machine, forbidden=True)
-            self._record(
-                Warned(machine, f"{name} of profile {profile} could not be made: {error}", "mend the template")
-            )
+            fix = REMEDY if str(error).startswith(_Unproved.WORDS) else "mend the template"
+            self._record(Warned(machine, f"{name} of profile {profile} could not be made: {error}", fix))
             return Missing(f"{name} could not be made: {error}", machine)
         if request.method == "GET":
             if given:
@@ -184,6 +204,15 @@ class Documents:
                 return file.read(SECRET_OCTETS).decode("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the secret {key!r} cannot be read: {error}") from None
+
+
+class _Unproved(ValueError):
+    """A secret is asked for with a token of a boot that DHCP did not show."""
+
+    WORDS = "it gets no secrets"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{self.WORDS}: when its boot script was asked for, {why}")
 
 
 class _Again(ValueError):

@@ -124,7 +124,8 @@ class Pxelinux:
 
     def _traits(self, machine: str, peer: Peer) -> Traits:
         known = self._boot_server.traits_of(machine) or Traits(machine, link=peer.ours)
-        return replace(known, machine=machine, address=peer.address, loader="pxelinux", stage="script")
+        traits = replace(known, machine=machine, address=peer.address, loader="pxelinux", stage="script")
+        return self._boot_server.proved(traits, time.monotonic_ns())
 
     def _text(self, decision: Target | Silence, traits: Traits, peer: Peer) -> tuple[bytes, str]:
         if isinstance(decision, Silence):
