@@ -492,14 +492,14 @@ def check(config: str, as_json: bool) -> None:
         found = load(config)
         good = isinstance(found, Loaded)
         if as_json:
-            problems = [] if isinstance(found, Loaded) else found
+            problems = [] if isinstance(found, Loaded) else found.problems
             lines = [{"file": p.file, "line": p.line, "what": p.what, "fix": p.fix} for p in problems]
             warnings = list(found.warnings) if isinstance(found, Loaded) else []
             click.echo(json.dumps({"v": 1, "good": good, "problems": lines, "warnings": warnings}))
         elif isinstance(found, Loaded):
             click.echo("\n".join((f"{config}: {found.summary}", *(f"warning: {what}" for what in found.warnings))))
         else:
-            click.echo(f"error: {problems_text(found)}", err=True)
+            click.echo(f"error: {problems_text(found.problems)}", err=True)
         return 0 if good else 2
 
     finish(run)

@@ -22,7 +22,7 @@ from bootwire.policy.inventory import Hardware
 from bootwire.policy.target import Silence, Target, Traits
 from bootwire.serve import fleet as module
 from bootwire.serve.content import Missing, Peer, Reply
-from bootwire.serve.fleet import FleetMode, Loaded, choose, load
+from bootwire.serve.fleet import Broken, FleetMode, Loaded, choose, load
 from bootwire.serve.images import Settings, open_images
 from bootwire.serve.mode import House, RenderError, StartError
 from bootwire.wire.bootinfo import Boot, DiskPartition, Wait
@@ -162,12 +162,12 @@ def test_wrong_images_and_templates_are_told_together(folder: Path) -> None:
     (folder / "user-data").write_text("{% if %}")
     (folder / "vmlinuz").write_text("no kernel")
     found = load(str(folder / "fleet.toml"))
-    assert isinstance(found, list)
-    whats = [problem.what for problem in found]
+    assert isinstance(found, Broken)
+    whats = [problem.what for problem in found.problems]
     assert any("kernel of profile rescue" in what and "text file" in what for what in whats), whats
     assert any("initrd 1 of profile rescue: no such file" in what for what in whats)
     assert any("user-data of profile rescue is no template" in what for what in whats)
-    assert {problem.line for problem in found} == {14}
+    assert {problem.line for problem in found.problems} == {14}
 
 
 def test_a_broken_file_does_not_start(folder: Path) -> None:
@@ -322,6 +322,12 @@ def test_a_changed_file_is_taken_up_and_a_broken_one_is_not(
         await until(FleetLoaded, "2 machines")
         await mode.reload()
         await until(FleetLoaded, "2 machines")
+        for name in ("meta-data", "vmlinuz"):  # what is missing is waited for, without a change of the file
+            os.rename(folder / name, folder / "away")
+            await mode.reload()
+            await until(Warned, "stays")
+            os.rename(folder / "away", folder / name)
+            await until(FleetLoaded, "2 machines")
         await mode.close()
 
     asyncio.run(story())

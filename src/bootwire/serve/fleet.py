@@ -43,7 +43,7 @@ class Loaded:
     targets    by profile: what is the same for every machine
     documents  by profile and name: the templates' text
     secrets    by profile and name: the value, or the file it is read from when it is handed out
-    watched    files whose change makes us look again, with what they looked like
+    watched    files whose change makes us look again, with what they looked like before they were read
     """
 
     fleet: Fleet
@@ -60,7 +60,15 @@ class Loaded:
         return f"{_count(machines, 'machine')}, {_count(groups, 'group')}, {_count(len(self.targets), 'profile')}"
 
 
-def load(path: str, *, look: bool = True, upstream: UpstreamSettings | None = None) -> Loaded | list[Problem]:
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A fleet file that cannot be in force. watched: as in `Loaded`, files that are not there among them."""
+
+    problems: Sequence[Problem]
+    watched: Mapping[str, object]
+
+
+def load(path: str, *, look: bool = True, upstream: UpstreamSettings | None = None) -> Loaded | Broken:
     """Read a fleet file and what it names. look: look at images, too (at URLs, for which it waits; upstream: how).
 
     Never raises for what is in the file; everything that is wrong comes back at once.
@@ -69,12 +77,12 @@ def load(path: str, *, look: bool = True, upstream: UpstreamSettings | None = No
     try:
         text = Path(path).read_text("utf-8")
     except UnicodeDecodeError as error:
-        return [Problem(path, 0, f"this is no UTF-8 text (octet {error.start})")]
+        return Broken([Problem(path, 0, f"this is no UTF-8 text (octet {error.start})")], signature)
     except OSError as error:
-        return [Problem(path, 0, f"cannot be read: {error.strerror}")]
+        return Broken([Problem(path, 0, f"cannot be read: {error.strerror}")], signature)
     fleet = config.read(text, path)
     if not isinstance(fleet, Fleet):
-        return fleet
+        return Broken(fleet, signature)
     return _Loading(fleet, Path(path).absolute().parent, signature, look, upstream).loaded()
 
 
@@ -98,7 +106,7 @@ class _Loading:
         self._warnings: list[str] = []
         self._templates = Templates()
 
-    def loaded(self) -> Loaded | list[Problem]:
+    def loaded(self) -> Loaded | Broken:
         targets, documents = {}, {}
         for name, profile in self._fleet.profiles.items():
             targets[name] = self._target(name, profile)
@@ -107,7 +115,7 @@ class _Loading:
                 if wrong := self._templates.check(text):
                     self._problem(name, f"{what} of profile {name} is no template: {wrong}")
         if self._problems:
-            return self._problems
+            return Broken(self._problems, self._watched)
         warnings = tuple(self._warnings)
         return Loaded(self._fleet, Rules(self._fleet.rules), targets, documents, self._watched, warnings)
 
@@ -163,8 +171,7 @@ class _Loading:
         url = is_url(image.location)
         if url and not self._look:
             return None
-        if not url:
-            self._watched[image.location] = None  # its octets are opened anew for each machine
+        before = () if url else _signature(image.location)
         try:
             examined = examine(image.location, self._upstream)
         except SourceError as error:
@@ -174,6 +181,7 @@ class _Loading:
                 self._problem(
                     profile, f"{what} of profile {profile}: {error}", "give a path below the file's folder, or /…"
                 )
+                self._watched[image.location] = before
             return None
         if any_file:
             return None
@@ -183,6 +191,8 @@ class _Loading:
             seen = check_initrd(examined.head, examined.size, kernel)
         if isinstance(seen, Refusal):
             self._problem(profile, f"{what} of profile {profile}: {image.location}: {seen.because}")
+            if not url:
+                self._watched[image.location] = before
             return None
         if seen.warning:
             self._warnings.append(f"{what} of profile {profile}: {image.location}: {seen.warning}")
@@ -318,12 +328,13 @@ class FleetMode:
     def __init__(self, path: str, images: Images, *, look: bool = True) -> None:
         loaded = load(path, look=look, upstream=images.upstreams.settings)
         if not isinstance(loaded, Loaded):
-            raise StartError(problems_text(loaded), 2)
+            raise StartError(problems_text(loaded.problems), 2)
         self._path = path
         self._look = look
         self._images = images
         self._record: Record = lambda fact: None
         self._loaded = loaded
+        self._watched = loaded.watched
         self._broken = ""
         templates = Templates()
         self._documents = Documents(images.seals, templates, lambda: self._loaded.documents, self._secrets, images.link)
@@ -374,17 +385,13 @@ class FleetMode:
         await self._images.close()
 
     async def _watch(self) -> None:
-        seen = dict(self._loaded.watched)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            now = {path: _signature(path) for path, before in seen.items() if before is not None}
-            if all(now[path] == seen[path] for path in now):
-                continue
-            await self.reload()
-            seen = {**now, **({} if self._broken else self._loaded.watched)}
-            seen[self._path] = now.get(self._path, _signature(self._path))
+            if any(_signature(path) != before for path, before in self._watched.items()):
+                await self.reload()
 
-    def _take(self, found: Loaded | list[Problem]) -> None:
+    def _take(self, found: Loaded | Broken) -> None:
+        self._watched = found.watched
         if isinstance(found, Loaded):
             self._loaded = self._decider.loaded = found
             self._broken = ""
@@ -392,13 +399,14 @@ class FleetMode:
             for what in found.warnings:
                 self._record(Warned("", what))
             return
-        text = problems_text(found)
+        text = problems_text(found.problems)
         if text == self._broken:
             return
         self._broken = text
-        for problem in found[:PROBLEMS]:
+        for problem in found.problems[:PROBLEMS]:
             self._record(Warned("", f"{problem.file}:{problem.line}: {problem.what}", problem.fix))
-        more = f" ({len(found) - PROBLEMS} more mistakes)" if len(found) > PROBLEMS else ""
+        count = len(found.problems)
+        more = f" ({count - PROBLEMS} more mistakes)" if count > PROBLEMS else ""
         self._record(
             Warned(
                 "", f"{self._path} is broken{more}: what was in force before stays", "mend it; it is looked at again"

@@ -64,7 +64,7 @@ def images(what: Sequence[str]) -> list[Image]:
             continue
         loaded = load(given, look=False)
         if not isinstance(loaded, Loaded):
-            raise StartError(problems_text(loaded), 2)
+            raise StartError(problems_text(loaded.problems), 2)
         for target in loaded.targets.values():
             kernel = [target.kernel] if target.kernel is not None else []
             found += [one for one in (*kernel, *target.initrds, *target.files.values()) if is_url(one.location)]
