@@ -197,3 +197,17 @@ def test_a_rule_bound_to_a_uuid_may_be_about_a_machine_that_has_told_none():
     assert (names(match.applying), names(match.maybe)) == ([], ["a"])
     assert names(rules.match(silent, final=True).maybe) == []
     assert names(rules.match(dataclasses.replace(PC, uuid=uuid[:-1] + "1")).maybe) == []
+
+
+def test_of_rules_that_wait_for_a_uuid_alike_the_most_specific_with_a_profile_stands_for_all():
+    def bound(name: str, number: int, profile: str = "p", **wanted: object) -> Rule:
+        uuid = f"00000000-0000-0000-0000-{number:012x}"
+        made = rule(name, profile, True, number, uuid=uuid, **wanted)
+        return dataclasses.replace(made, uuids=(uuid,))
+
+    many = [bound("bare", 0, ""), bound("arm", 1, arch="arm64"), bound("first", 2)]
+    rules = Rules([*many, bound("relayed", 3, relay="10.9.0.1"), *(bound("more", 4 + n) for n in range(10_000))])
+    match = rules.match(dataclasses.replace(PC, uuid=""))
+    assert names(match.maybe) == ["relayed", "first"]
+    assert [step.rule.name for step in match.trail] == ["arm", "relayed", "first"]
+    assert names(rules.match(dataclasses.replace(PC, uuid=many[0].uuids[0])).applying) == ["bare"]

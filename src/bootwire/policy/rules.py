@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bootwire.policy.hardware_match import fits
@@ -81,7 +81,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """applying: rules that apply, the most specific first. maybe: those that may, once more is known."""
+    """applying: rules that apply, the most specific first. maybe: those that may, once more is known.
+
+    Of rules that wait for a UUID and look at the same otherwise, the most specific with a profile stands for all.
+    """
 
     applying: tuple[Rule, ...]
     maybe: tuple[Rule, ...]
@@ -102,19 +105,32 @@ class Rules:
                 self._by_mac.setdefault(mac, []).append(rule)
             for uuid in rule.uuids if not rule.macs else ():
                 self._by_uuid.setdefault(uuid, []).append(rule)
+        self._waiting = _most_specific(rule for rules in self._by_uuid.values() for rule in rules)
         self.smbios = any(condition.key in SMBIOS for rule in rules for condition in rule.conditions)
 
     def match(self, traits: Traits, final: bool = False) -> Match:
         """What applies to a machine. final: what is not known now never will be; it counts as no."""
         found = [*self._by_mac.get(traits.machine, ()), *self._by_uuid.get(traits.uuid, ()), *self._others]
         if not traits.uuid and not final:  # any that is bound to one may be about this machine
-            found += {id(rule): rule for rules in self._by_uuid.values() for rule in rules}.values()
+            found += self._waiting
         steps = [_step(rule, traits, final) for rule in sorted(found, key=lambda rule: rule.rank)]
         return Match(
             tuple(step.rule for step in steps if step.verdict),
             tuple(step.rule for step in steps if step.verdict is None),
             tuple(steps),
         )
+
+
+def _most_specific(rules: Iterable[Rule]) -> list[Rule]:
+    """Of rules bound to a UUID, one for each set of other conditions: those with the same are about the same machines.
+
+    A fleet may have ten thousand of them, which a machine that tells no UUID would have to be held against.
+    """
+    found: dict[frozenset[tuple[str, str]], Rule] = {}
+    for rule in sorted(rules, key=lambda rule: (not rule.profile, rule.rank)):
+        others = frozenset((one.key, one.text) for one in rule.conditions if one.key != "uuid")
+        found.setdefault(others, rule)
+    return list(found.values())
 
 
 def _step(rule: Rule, traits: Traits, final: bool) -> Step:
