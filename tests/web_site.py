@@ -12,16 +12,32 @@ from typing import Any
 
 from bootwire.desk import Desk, Underway
 from bootwire.facts import Fact
+from bootwire.policy.target import Image, Target
 from bootwire.serve.journal import Journal
+from bootwire.serve.mode import Plain
+from bootwire.serve.seals import Seals
+from bootwire.serve.states import States
 from bootwire.web.access import TOKEN_FILE
+from bootwire.web.manage import Manage
 
 PATIENCE = 20.0  # seconds
 
 
-class Running:
-    """url: where it is, without a slash at the end; underway: what `progress` tells."""
+def installing(name: str) -> Target:
+    """What a profile that installs gives."""
+    return Target("everybody", name, kernel=Image("/k"), variables={"install": True, "done": "phone-home"})
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1", port: int = 0) -> None:
+
+class Running:
+    """url: where it is, without a slash at the end; underway: what `progress` tells.
+
+    profiles  that install: machines can be armed with them; None for a server that gives everybody the same
+    """
+
+    def __init__(
+        self, folder: Path, address: str = "127.0.0.1", port: int = 0, profiles: tuple[str, ...] | None = None
+    ) -> None:
+        self._profiles = profiles
         self.journal = Journal(None, capacity=100_000)
         self.record = self.journal.record
         self.underway: Underway = []
@@ -49,6 +65,9 @@ class Running:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     def close(self) -> None:
+        """Once is enough, twice does no harm."""
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join(PATIENCE)
 
@@ -56,7 +75,8 @@ class Running:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         try:
             self.desk = Desk(self.journal, self._folder, self._where)
-            self._ready.set_result(await self.desk.open(self._progress))
+            manage = Manage(self._with_states(), lambda: self._profiles or (), list, list)
+            self._ready.set_result(await self.desk.open(self._progress, [manage]))
         except BaseException as error:
             self._ready.set_exception(error)
             return
@@ -66,13 +86,25 @@ class Running:
         await asyncio.to_thread(self.journal.close)
         await asyncio.to_thread(self.desk.finish)
 
+    def _with_states(self) -> States | None:
+        if self._profiles is None:
+            return None
+        targets = {name: installing(name) for name in self._profiles}
+        self.states = States(
+            Plain(installing("debian")), self.desk.store, Seals(bytes(32)), lambda name, _: targets.get(name),
+            self.journal.record,
+        )  # fmt: skip
+        return self.states
+
     async def _progress(self) -> Underway:
         return list(self.underway)
 
 
 @contextlib.contextmanager
-def running(folder: Path, address: str = "127.0.0.1", port: int = 0) -> Iterator[Running]:
-    site = Running(folder, address, port)
+def running(
+    folder: Path, address: str = "127.0.0.1", port: int = 0, profiles: tuple[str, ...] | None = None
+) -> Iterator[Running]:
+    site = Running(folder, address, port, profiles)
     try:
         yield site
     finally:

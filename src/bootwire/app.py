@@ -218,7 +218,7 @@ class _Server:
                 capture = self._capture(self._settings.pcap, chosen)
             from bootwire.web.manage import Manage  # a third of a second, once everything answers
 
-            manage = Manage(states, lambda: loaders.listed(self._loaders), self._machines.listed)
+            manage = Manage(states, mode.installing, lambda: loaders.listed(self._loaders), self._machines.listed)
             self._desk.listen(chosen, self._http_port, self._boot_server.machine_at)
             self._page = await self._desk.open(self._progress, [manage])
             self._say_ready(chosen)

@@ -60,6 +60,7 @@ def test_the_token_opens_it_from_anywhere(site: Running) -> None:
 
 def test_a_change_needs_the_token_from_everywhere(site: Running) -> None:
     assert ask(site, "POST", "/api/machines")[0] == 401
+    assert ask(site, "POST", "/api/machines", Cookie=f"bootwire={site.token}")[0] == 401  # that is for reading
     assert ask(site, "POST", "/api/machines", Authorization=f"Bearer {site.token}")[0] == 405  # nothing to change there
 
 

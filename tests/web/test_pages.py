@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -176,6 +176,107 @@ def test_a_server_that_comes_back_is_found_again(browser: Browser, tmp_path: Pat
         page.locator("tr", has_text=mac(7)).wait_for()
 
 
+# --- who may install ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path, profiles=("debian", "rescue")) as made:
+        yield made
+
+
+def confirmed(page: Page, button: str, token: str = "") -> None:
+    """Whatever the dialog asks for, given by keyboard alone."""
+    page.get_by_role("button", name=button).focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
+    if token:
+        page.get_by_label("Token").fill(token)
+    else:  # it begins at Cancel
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+
+
+def test_a_machine_is_armed_and_disarmed_by_hand(browser: Browser, fleet: Running) -> None:
+    tell(fleet, booted(1))
+    page, machines, wall = (opened(browser, fleet, path) for path in (f"/machines/{mac(1)}", "/", "/wall"))
+    panel = page.get_by_role("region", name="Installation")
+    panel.get_by_text("it goes on with its own disk").wait_for()
+    page.get_by_role("button", name="Arm…").click()
+    dialog = page.get_by_role("dialog", name=f"Arm {mac(1)}?")
+    dialog.get_by_text("An installation wipes its disk.").wait_for()
+    dialog.get_by_label("Install", exact=True).select_option("rescue")
+    dialog.get_by_label("In how many boots at most").fill("2")
+    dialog.get_by_label("Within", exact=True).fill("90")
+    dialog.get_by_label("Unit of time").select_option("minutes")
+    dialog.get_by_label("Token").fill(fleet.token)
+    assert fleet.states.state(mac(1)).phase == "idle", "nothing is done before it is confirmed"
+    dialog.get_by_role("button", name="Arm: its disk may be wiped").click()
+    panel.get_by_text("Armed for 2 tries.").wait_for()
+    state = fleet.states.state(mac(1))
+    assert (state.phase, state.profile, state.tries) == ("armed", "rescue", 2)
+    assert abs(state.until - state.since - 5400) < 1
+    machines.locator("tr", has_text=mac(1)).get_by_text("armed rescue").wait_for()
+    wall.get_by_text("1 may install").wait_for()
+    expect(wall.get_by_role("link", name=f"{mac(1)}: booted, alive; armed rescue")).to_have_count(1)
+    expect(page.get_by_role("button", name="Disarm…")).to_be_focused()
+    confirmed(page, "Disarm…")
+    panel.get_by_text("It was disarmed.").wait_for()
+    assert fleet.states.state(mac(1)).phase == "idle"
+    expect(machines.get_by_text("armed rescue")).to_be_hidden()
+    assert page.troubles == machines.troubles == wall.troubles == []  # type: ignore[attr-defined]
+
+
+def test_what_is_armed_elsewhere_shows_up_and_what_has_not_asked_yet_is_named(browser: Browser, fleet: Running) -> None:
+    page, machine = opened(browser, fleet, "/"), opened(browser, fleet, f"/machines/{mac(1)}")
+    fleet.states.arm(mac(1), "debian", 3, 3600)
+    page.get_by_text("May install, not seen yet").get_by_role("link", name=mac(1)).wait_for()
+    machine.get_by_text("Its next network boot installs debian").wait_for()
+    tell(fleet, booted(1))
+    page.locator("tr", has_text=mac(1)).get_by_text("armed debian").wait_for()
+    expect(page.get_by_text("May install, not seen yet")).to_be_hidden()
+    page.get_by_role("searchbox").fill(mac(9).upper())
+    page.get_by_role("link", name=mac(9)).click()
+    page.get_by_role("button", name="Arm…").wait_for()
+
+
+def test_without_the_token_nothing_is_armed_and_escape_leaves_all_as_it_is(browser: Browser, fleet: Running) -> None:
+    page = opened(browser, fleet, f"/machines/{mac(1)}")
+    page.context.add_cookies([{"name": "bootwire", "value": fleet.token, "url": fleet.url}])
+    confirmed(page, "Arm…", "wrong")
+    page.get_by_role("alert").get_by_text("That is not the token. Nothing was changed.").wait_for()
+    expect(page.get_by_label("Token")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Arm…")).to_be_focused()
+    assert fleet.states.state(mac(1)).phase == "idle"
+    assert page.evaluate("fetch('/api/states/52-54-00-77-00-01/arm', {method: 'POST'}).then(r => r.status)") == 401
+    assert fleet.states.all() == []
+
+
+def test_what_the_server_refuses_is_told_in_its_words(browser: Browser, fleet: Running) -> None:
+    page = opened(browser, fleet, f"/machines/{mac(1)}")
+    page.get_by_role("button", name="Arm…").click()
+    page.evaluate("document.querySelector('#arm-profile').options[2].value = 'rescue-2'")  # the file has changed since
+    page.get_by_label("Install", exact=True).select_option("rescue-2")
+    page.get_by_label("Token").fill(fleet.token)
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("No profile is called 'rescue-2'. Nothing was changed.").wait_for()
+    fleet.close()
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("The server does not answer.").wait_for()
+
+
+def test_where_everybody_gets_the_same_there_is_nothing_to_arm(browser: Browser, site: Running) -> None:
+    tell(site, booted(1))
+    page = opened(browser, site, f"/machines/{mac(1)}")
+    page.locator("table.past").wait_for()
+    with page.expect_response("**/api/arming"):
+        page.reload()
+    expect(page.get_by_role("region", name="Installation")).to_have_count(0)
+    assert page.troubles == []  # type: ignore[attr-defined]
+
+
 # --- for everybody ----------------------------------------------------------------------------------------------
 
 _COLOURS = Path(__file__).with_name("contrast.js").read_text()
@@ -185,8 +286,9 @@ _COLOURS = Path(__file__).with_name("contrast.js").read_text()
 @pytest.mark.parametrize("path", VIEWS)
 def test_everybody_can_read_and_use_it(browser: Browser, tmp_path: Path, path: str, scheme: str) -> None:
     """Names and roles in the accessibility tree, landmarks, headings, labels, contrast, focus by keyboard."""
-    with running(tmp_path) as site:
+    with running(tmp_path, profiles=("debian",)) as site:
         tell(site, booted(1), refused(2))
+        site.states.arm(mac(1), "debian", 3, 3600)
         page = opened(browser, site, path, color_scheme=scheme)
         page.wait_for_timeout(500)
         assert page.evaluate("document.documentElement.lang") == "en"
@@ -212,6 +314,29 @@ def test_everybody_can_read_and_use_it(browser: Browser, tmp_path: Path, path: s
         focused = "getComputedStyle(document.activeElement).outlineStyle"
         assert page.evaluate(focused) != "none", "the focus cannot be seen"
         assert page.troubles == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_and_use_the_question_before_it_is_armed(
+    browser: Browser, fleet: Running, scheme: Literal["light", "dark"]
+) -> None:
+    page = opened(browser, fleet, f"/machines/{mac(1)}", color_scheme=scheme)
+    page.get_by_role("button", name="Arm…").click()
+    nodes = tree(page)
+    (dialog,) = (node for node in nodes if node["role"]["value"] == "dialog")
+    assert dialog["name"]["value"] == f"Arm {mac(1)}?"
+    assert dialog["description"]["value"].startswith("An installation wipes its disk.")
+    asked = {node["name"]["value"] for node in nodes if node["role"]["value"] in ("combobox", "spinbutton", "textbox")}
+    assert asked == {"Install", "In how many boots at most", "Within", "Unit of time", "Token"}
+    assert [found for found in page.evaluate(_COLOURS) if found["ratio"] < CONTRAST] == []
+    reached = [page.evaluate("document.activeElement.id || document.activeElement.textContent")]
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert reached[:3] == ["arm-profile", "arm-tries", "arm-within"]
+    assert reached[4:] == ["arm-token", "Cancel", "Arm: its disk may be wiped"]
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.querySelector('dialog').getBoundingClientRect().right") <= 390
 
 
 def tree(page: Page) -> list[dict[str, Any]]:

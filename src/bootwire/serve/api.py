@@ -248,6 +248,9 @@ class ApiMode:
     def named(self, profile: str, traits: Traits) -> Target | None:
         return None
 
+    def installing(self) -> Sequence[str]:
+        return ()
+
     def open(self, house: House) -> None:
         self._decider.record = house.record
         self._images.open(house)

@@ -366,6 +366,9 @@ class FleetMode:
     def named(self, profile: str, traits: Traits) -> Target | None:
         return named(self._loaded, profile, traits)
 
+    def installing(self) -> Sequence[str]:
+        return sorted(name for name, target in self._loaded.targets.items() if target.variables.get("install"))
+
     def open(self, house: House) -> None:
         self._record = house.record
         self._images.open(house)

@@ -113,6 +113,9 @@ class Mode(Protocol):
     def named(self, profile: str, traits: Traits) -> Target | None:
         """What a machine gets of a profile by its name; None where there is none of that name. Any thread."""
 
+    def installing(self) -> Sequence[str]:
+        """The names of the profiles that install: what a machine can be armed with. Any thread."""
+
     def open(self, house: House) -> None:
         """The server is about to run: start watching files, open sessions … In the control loop."""
 

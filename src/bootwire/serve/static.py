@@ -112,6 +112,9 @@ class StaticMode:
     def named(self, profile: str, traits: Traits) -> Target | None:
         return None
 
+    def installing(self) -> Sequence[str]:
+        return ()
+
     def open(self, house: House) -> None:
         if self._images is not None:
             self._images.open(house)

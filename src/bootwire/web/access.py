@@ -1,8 +1,9 @@
 """Who may do what on the management port.
 
 Reading is free on this machine's own loopback; everything else needs the token that lies in the state directory. A
-change needs it from everywhere. A page of another site can neither read (its Origin is not ours, and a name of its own
-that leads here is no loopback name) nor change anything (the cookie is not sent along, and a change needs its header).
+change needs it from everywhere, in the Authorization header: the cookie of a browser that signed in is for reading. So
+a page of another site can neither read (its Origin is not ours, and a name of its own that leads here is no loopback
+name) nor change anything (no form and no link makes that header).
 """
 
 from __future__ import annotations
@@ -93,11 +94,11 @@ async def sign_in(request: web.Request, secret: str) -> web.StreamResponse:
 
 
 def has_token(request: web.Request, secret: str) -> bool:
-    """Whether the request brings the token, in its header or in the cookie of a browser that signed in."""
+    """Whether the request brings the token: in its header, or to read in the cookie of a browser that signed in."""
     given = request.headers.get("Authorization", "")
     if given.startswith("Bearer "):
         return _same(given.removeprefix("Bearer ").strip(), secret)
-    return _same(request.cookies.get(COOKIE, ""), secret)
+    return request.method in _READS and _same(request.cookies.get(COOKIE, ""), secret)
 
 
 def _refusal(request: web.Request, secret: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from bootwire.facts import Record, TransferDone
+from bootwire.facts import Record, StateChanged, TransferDone
 from bootwire.observe import prose
 
 EVERY = 0.25
@@ -49,6 +49,7 @@ class Hub:
         self._fresh: deque[Record] = deque(maxlen=LOG)
         self._log: deque[Record] = deque(maxlen=LOG)
         self._octets = 0
+        self._states = 0
         self._closed = False
         self.dropped = 0
         """Readers that were let go of because they were too slow."""
@@ -58,6 +59,8 @@ class Hub:
         fact = record.fact
         if type(fact) is TransferDone:
             self._octets += fact.octets
+        elif type(fact) is StateChanged:
+            self._states += 1
         if prose.is_milestone(fact):
             self._fresh.append(record)
 
@@ -82,7 +85,7 @@ class Hub:
             now = time.monotonic()
             if events or now - beat >= 1:
                 beat = now
-                events.append(_event("now", {"wall": round(time.time(), 3), "octets": self._octets}))
+                events.append(_event("now", self._now()))
             if events:
                 data = b"".join(events)
                 for reader in list(self._readers):
@@ -99,8 +102,7 @@ class Hub:
         )
         reader = _Reader()
         reader.put(b"retry: 1500\n\n")
-        now = {"wall": round(time.time(), 3), "octets": self._octets}
-        reader.put(_event("all", {"now": now, "boots": self._briefs(), "log": self.log()}))
+        reader.put(_event("all", {"now": self._now(), "boots": self._briefs(), "log": self.log()}))
         self._readers.add(reader)
         try:
             await response.prepare(request)
@@ -120,6 +122,10 @@ class Hub:
         for reader in self._readers:
             reader.end()
         self._readers.clear()
+
+    def _now(self) -> Json:
+        """The clock, and what is counted. states: changes of boot states, so that a page knows when to ask for them."""
+        return {"wall": round(time.time(), 3), "octets": self._octets, "states": self._states}
 
     def _gather(self) -> list[Record]:
         """What came since the last call."""

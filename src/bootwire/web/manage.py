@@ -1,6 +1,6 @@
 """The management API's part that changes something: who may install; and what there is to boot machines with.
 
-Behind the same guard as the pages (web/access.py): a change needs the token.
+Behind the same guard as the pages (web/access.py): a change needs the token in its header.
 """
 
 from __future__ import annotations
@@ -39,27 +39,40 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Manage:
-    """GET /api/states, /api/states/MAC, /api/assets, /api/inventory; POST /api/states/MAC/arm and …/disarm.
+    """GET /api/arming, /api/states, /api/states/MAC, /api/assets, /api/inventory; POST /api/states/MAC/arm, …/disarm.
 
     states     None where nothing can be armed (static mode)
+    profiles   the names of those that install
     assets     the boot loader files at hand
     inventory  what machines reported of themselves
     """
 
     def __init__(
-        self, states: Arming | None, assets: Callable[[], list[Json]], inventory: Callable[[], list[Json]]
+        self,
+        states: Arming | None,
+        profiles: Callable[[], Sequence[str]],
+        assets: Callable[[], list[Json]],
+        inventory: Callable[[], list[Json]],
     ) -> None:
         self._states = states
+        self._profiles = profiles
         self._assets = assets
         self._inventory = inventory
 
     def add_to(self, application: web.Application) -> None:
+        application.router.add_get("/api/arming", self._arming)
         application.router.add_get("/api/states", self._all)
         application.router.add_get("/api/states/{machine}", self._one)
         application.router.add_post("/api/states/{machine}/arm", self._arm)
         application.router.add_post("/api/states/{machine}/disarm", self._disarm)
         application.router.add_get("/api/assets", self._list)
         application.router.add_get("/api/inventory", self._reported)
+
+    async def _arming(self, _: web.Request) -> web.Response:
+        """Whether anything can be armed here, with what, and what holds unless it is said."""
+        possible = self._states is not None
+        profiles = list(self._profiles()) if possible else []
+        return _answer({"possible": possible, "profiles": profiles, "tries": TRIES, "within": WITHIN})
 
     async def _all(self, _: web.Request) -> web.Response:
         return _answer([dataclasses.asdict(state) for state in self._states.all()] if self._states else [])

@@ -1,5 +1,6 @@
 // One boot: what became of it, its waterfall, its ladder, everything that is known of it.
 
+import { follow, mark } from "./arming.js";
 import { get, h, machinePath, moment, octets, seconds, sentence, state } from "./dom.js";
 import { ladder } from "./ladder.js";
 import { listen, live, now } from "./live.js";
@@ -47,13 +48,14 @@ function panel(title, ...children) {
 export async function show(main, number) {
   let boot;
   let compare = null;
+  const may = h("span", { hidden: true });
   const draw = () => {
     const end = boot.state === "running" ? Math.max(boot.last, now() - boot.started) : boot.last;
     const room = main.clientWidth - 78;
     const opened = main.querySelector("details")?.open;
     const scrolled = [...main.querySelectorAll(".scroll")].map((element) => element.scrollLeft);
     main.replaceChildren(
-      h("div", { class: "head" }, h("h1", {}, "Boot ", String(boot.boot), " of ", h("a", { class: "mono", href: machinePath(boot.machine) }, boot.machine))),
+      h("div", { class: "head" }, h("h1", {}, "Boot ", String(boot.boot), " of ", h("a", { class: "mono", href: machinePath(boot.machine) }, boot.machine)), may),
       verdict(boot), panel("Waterfall", waterfall(boot, end, room)), panel("What is known", known(boot)),
       panel("Exchange", ladder(boot, room)), panel("Facts", facts(boot)));
     if (opened) main.querySelector("details").open = true;
@@ -71,6 +73,7 @@ export async function show(main, number) {
     main.replaceChildren(h("div", { class: "none" }, h("b", {}, "This boot is not here"), error.message));
     return;
   }
+  follow(() => mark(boot.machine, may));
   const others = (await get(`/api/machines/${encodeURIComponent(boot.machine)}/boots?limit=20`)).filter((other) => other.boot < boot.boot);
   if (others.length) {
     compare = h("a", { class: "button", href: `/diff/${others[0].boot}/${boot.boot}` }, "Compare with the one before");

@@ -68,4 +68,5 @@ export async function get(path) {
 
 export const sentence = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
+export const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 export const machinePath = (machine) => `/machines/${encodeURIComponent(machine)}`;

@@ -3,7 +3,7 @@
 const KEPT = 1024; // machines; the server remembers no more
 const LINES = 500;
 
-export const live = { boots: new Map(), log: [], wall: 0, octets: 0, connected: false };
+export const live = { boots: new Map(), log: [], wall: 0, octets: 0, states: 0, connected: false };
 const listeners = new Set();
 let ahead = 0; // the server's clock less ours, in seconds
 
@@ -62,4 +62,5 @@ function beat(data) {
   ahead = data.wall - Date.now() / 1000;
   live.wall = data.wall;
   live.octets = data.octets;
+  live.states = data.states;
 }

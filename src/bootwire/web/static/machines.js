@@ -1,6 +1,7 @@
 // Every machine's last boot, what needs a person first. Rows stay what they are and change in place.
 
-import { attribute, h, octets, s, seconds, sentence, state, STATES, text, track } from "./dom.js";
+import { arming, follow, mark, mayInstall, words } from "./arming.js";
+import { attribute, h, machinePath, MAC, octets, s, seconds, sentence, state, STATES, text, track } from "./dom.js";
 import { listen, live, now } from "./live.js";
 
 const ORDER = { stuck: 0, silent: 0, running: 1, booted: 2, declined: 3, unknown: 3 };
@@ -31,6 +32,7 @@ export async function show(main) {
     oninput: () => { wanted.words = search.value.toLowerCase(); order(); },
   });
   const empty = h("div", { class: "none", hidden: true }, h("b"), h("span"));
+  const unseen = h("p", { class: "soft", hidden: true });
   main.replaceChildren(
     h("h1", { class: "unseen" }, "Machines"),
     h("div", { class: "head" }, h("div", { class: "chips", role: "group", "aria-label": "Show only" }, chips.map((c) => c.chip)),
@@ -40,12 +42,12 @@ export async function show(main) {
       h("table", { class: "machines" },
         h("thead", {}, h("tr", {}, ["State", "Machine", "Stage", "Now", "Time", "Fetched"].map((name, index) =>
           h("th", { scope: "col", class: index > 3 ? "num" : null }, name)))),
-        body), empty));
+        body), empty), unseen);
 
   function fits(boot) {
     if (wanted.state && boot.state !== wanted.state) return false;
     return !wanted.words || wanted.words.split(/\s+/).every((word) =>
-      `${boot.machine} ${boot.address} ${boot.client} ${boot.state} ${boot.cause} ${boot.because} ${boot.what}`.toLowerCase().includes(word));
+      `${boot.machine} ${boot.address} ${boot.client} ${boot.state} ${boot.cause} ${boot.because} ${boot.what} ${words(boot.machine)}`.toLowerCase().includes(word));
   }
 
   function order() {
@@ -67,6 +69,8 @@ export async function show(main) {
     const [title, more] = empty.children;
     text(title, live.boots.size ? "No machine fits" : "No machine has asked yet");
     text(more, live.boots.size ? "Clear the filter to see all of them." : "Turn one on and choose network boot, often F12. It shows up here at once.");
+    const named = search.value.trim().toLowerCase().replaceAll("-", ":");
+    if (arming.possible && MAC.test(named)) more.replaceChildren("It can be armed before it boots: ", h("a", { class: "mono", href: machinePath(named) }, named));
     count();
   }
 
@@ -78,12 +82,13 @@ export async function show(main) {
 
   function make(boot) {
     const row = {
-      state: h("td"), link: h("a", { class: "machine mono" }), sub: h("span", { class: "sub" }), stage: h("td"),
+      state: h("td"), link: h("a", { class: "machine mono" }), sub: h("span", { class: "sub" }), may: h("span", { hidden: true }), stage: h("td"),
       what: h("div", { class: "what" }), fill: h("i"), time: h("td", { class: "num" }), size: h("td", { class: "num" }), was: "",
     };
     row.bar = h("div", { class: "bar", hidden: true, role: "progressbar", "aria-label": "transfer", "aria-valuemin": 0, "aria-valuemax": 100 }, row.fill);
-    row.element = h("tr", {}, row.state, h("td", {}, row.link, row.sub), row.stage, h("td", {}, row.what, row.bar), row.time, row.size);
+    row.element = h("tr", {}, row.state, h("td", {}, row.link, " ", row.may, row.sub), row.stage, h("td", {}, row.what, row.bar), row.time, row.size);
     rows.set(boot.machine, row);
+    mark(boot.machine, row.may);
     update(boot);
     return row;
   }
@@ -120,6 +125,16 @@ export async function show(main) {
     text(row.time, seconds(boot.state === "running" ? now() - boot.started : boot.seconds));
   }
 
+  // Machines that may install and have not asked: nobody would see them otherwise.
+  function absent() {
+    const names = arming.possible ? [...arming.states.keys()].filter((name) => mayInstall(name) && !live.boots.has(name)) : [];
+    const said = names.join(" ");
+    if (unseen.dataset.names === said) return;
+    unseen.dataset.names = said;
+    unseen.hidden = !names.length;
+    unseen.replaceChildren("May install, not seen yet:", ...names.flatMap((name) => [" ", h("a", { class: "mono", href: machinePath(name) }, name)]));
+  }
+
   const rates = [];
   let last = null;
   function measure() {
@@ -140,16 +155,23 @@ export async function show(main) {
     text(rate, `${octets(Math.round(rates.at(-1) || 0))}/s`);
   }
 
+  follow(() => {
+    for (const [machine, row] of rows) mark(machine, row.may);
+    absent();
+  });
+
   let due = false;
   let ordered = 0;
   listen((what, boots) => {
     if (what === "all") {
       for (const boot of live.boots.values()) update(boot);
       order();
+      absent();
     } else if (what === "boots") {
       let moved = false;
       for (const boot of boots) moved = update(live.boots.get(boot.machine) || boot) || !rows.has(boot.machine) || moved;
       count();
+      absent();
       if (moved && !due) {
         due = true;
         setTimeout(() => { due = false; ordered = Date.now(); order(); }, Math.max(0, 200 - (Date.now() - ordered)));

@@ -1,5 +1,6 @@
 // A lab at one look: two hundred machines on one screen, in the order of their MACs, each a tile that never moves.
 
+import { follow, mark, mayInstall, words } from "./arming.js";
 import { attribute, h, seconds, STATES, text, track } from "./dom.js";
 import { listen, live, now } from "./live.js";
 
@@ -10,15 +11,17 @@ export async function show(main) {
   const tiles = new Map();
   const list = h("ul", { class: "wall" });
   const counts = SHOWN.map((name) => [name, h("b", {}, "0")]);
+  const able = h("b", {}, "0");
+  const ables = h("span", { class: "may armed", "data-sign": "⚑", hidden: true }, able, " may install");
   main.replaceChildren(
     h("h1", { class: "unseen" }, "Wall"),
     h("div", { class: "head" }, h("div", { class: "chips" }, counts.map(([name, count]) =>
-      h("span", { class: `state ${name}`, "data-sign": STATES[name] }, count, ` ${name}`)))),
+      h("span", { class: `state ${name}`, "data-sign": STATES[name] }, count, ` ${name}`)), ables)),
     list);
 
   function make(boot) {
-    const tile = { link: h("a"), name: h("span", { class: "mono" }), sign: h("span"), sub: h("span", { class: "sub" }), steps: h("div"), was: "" };
-    tile.link.append(h("span", { class: "name" }, tile.name, tile.sign), tile.sub, tile.steps);
+    const tile = { link: h("a"), name: h("span", { class: "mono" }), sign: h("span"), may: h("span", { hidden: true }), sub: h("span", { class: "sub" }), steps: h("div"), was: "" };
+    tile.link.append(h("span", { class: "name" }, tile.name, tile.may, tile.sign), tile.sub, tile.steps);
     tile.element = h("li", {}, tile.link);
     tile.machine = boot.machine;
     tiles.set(boot.machine, tile);
@@ -43,7 +46,13 @@ export async function show(main) {
     text(tile.name, boot.machine.slice(9));
     detail(boot, tile);
     attribute(tile.link, "title", `${boot.machine} ${boot.address}\n${boot.client}\n${boot.because || boot.now}`);
-    attribute(tile.link, "aria-label", `${boot.machine}: ${boot.state}, ${boot.cause || boot.stage || "seen"}`);
+    label(boot, tile);
+  }
+
+  function label(boot, tile) {
+    const may = words(boot.machine);
+    mark(boot.machine, tile.may);
+    attribute(tile.link, "aria-label", `${boot.machine}: ${boot.state}, ${boot.cause || boot.stage || "seen"}${may ? `; ${may}` : ""}`);
   }
 
   function detail(boot, tile) {
@@ -61,6 +70,13 @@ export async function show(main) {
       text(element, String(number));
     }
   }
+
+  follow(() => {
+    for (const [machine, tile] of tiles) if (live.boots.has(machine)) label(live.boots.get(machine), tile);
+    const number = [...tiles.keys()].filter(mayInstall).length;
+    ables.hidden = !number;
+    text(able, String(number));
+  });
 
   listen((what, boots) => {
     if (what === "all") {
