@@ -32,6 +32,9 @@ def templates() -> Templates:
         ("{{ missing | default('none') }}", "none"),
         ("{{ 'x' * 3 }}{{ 2 ** 10 }}{{ 7 % 4 }}", "xxx10243"),
         ("{{ name | upper | replace('W', 'V') }}", "VEB-1"),
+        ("{{ name.replace('w', 'v') ~ ','.join(roles) ~ (1 + 2) }}", "veb-1a,b3"),
+        ("{{ [{'n': 1}, {'n': 2}] | sum('n') }}{{ [{'n': 1}] | join(attribute='n') }}{{ 2.55 | round(1) }}", "312.5"),
+        ("{% set a, b = 1, roles %}{{ b }}{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(a) }}", "['a', 'b']<1>"),
     ],
 )
 def test_what_a_template_gives(templates: Templates, template: str, gives: str) -> None:
@@ -93,6 +96,11 @@ def test_filters_that_look_at_attributes_find_nothing(templates: Templates, temp
     assert "test_templates" not in found
 
 
+GROWS = (  # by itself, thirty times
+    "{{% set ns = namespace(x='x' * 60000) %}}{{% for i in range(30) %}}{{% set ns.x = {} %}}{{% endfor %}}"
+)
+
+
 @pytest.mark.parametrize(
     ("template", "why"),
     [
@@ -109,6 +117,35 @@ def test_filters_that_look_at_attributes_find_nothing(templates: Templates, temp
         ("{{ 'x'|wordwrap(1) }}", "wordwrap"),
         ("{{ 9 ** 9999 }}", "a power this high"),
         ("{{ ('x' * 60000) | replace('x', 'y' * 60000) }}", "a replacement this long"),
+        (GROWS.format("ns.x ~ ns.x"), "million characters"),
+        (GROWS.format("ns.x + ns.x"), "million characters"),
+        (GROWS.format("ns.x | replace('x', 'xx')"), "a replacement this long"),
+        (GROWS.format("ns.x | urlencode | replace('x', '%')"), "million characters|a replacement this long"),
+        (GROWS.format("[ns.x, ns.x]"), "million characters"),
+        (GROWS.format("{'a': ns.x, 'b': ns.x}"), "million characters"),
+        (GROWS.format("dict(a=ns.x, b=ns.x)"), "million characters"),
+        (GROWS.format("(ns.x, ns.x)"), "million characters"),
+        (
+            "{% set ns = namespace(x=9999) %}{% for i in range(99) %}{% set ns.x = ns.x * ns.x %}{% endfor %}",
+            "a number",
+        ),
+        ("{% set x %}{% for i in range(9999) %}{{ ('x' * 60000)[1:] }}{% endfor %}{% endset %}", "million characters"),
+        ("{{ ('x' * 60000).replace('', 'y' * 60000) }}", "a replacement this long"),
+        ("{{ ('x' * 60000).join('y' * 60000) }}", "million characters"),
+        ("{{ ('y' * 60000) | join('x' * 60000) }}", "million characters"),
+        ("{{ '{:1000000000}'.format(1) }}", "format"),
+        ("{{ ('\t' * 9).expandtabs(10**9) }}", "expandtabs"),
+        ("{{ (1).to_bytes(10**9) }}", "to_bytes"),
+        ("{{ ('<!-->' * 13000) | striptags }}", "striptags"),
+        ("{{ 1.5 | round(999999999, 'ceil') }}", "64 digits"),
+        ("{{ [[]] | sum(start=[]) }}", "adds numbers"),
+        ("{{ ([('x' * 60000)] * 60000) | sort }}", "million characters"),
+        ("{{ namespace(a=1) }}", "a namespace is no value"),
+        (
+            "{% for a in range(9999) %}{% for b in range(9999) | map('string') | select('in', 'x' * 60000) %}"
+            "{% endfor %}{% endfor %}",
+            "longer than 0.5 s|million characters",
+        ),
         ("{{ missing }}", "'missing' is undefined"),
         ("line\n{{ 1 / 0 }}", "division by zero .line 2."),
         ("{% if %}", "Expected an expression"),
