@@ -537,6 +537,15 @@ def test_descriptors_of_the_oldest_stranger_go_to_a_newcomer():
         assert gone.because == "never acknowledged, and others wait"
 
 
+def test_a_client_that_hears_none_of_our_answers_is_told_of_at_its_third_request():
+    with serving({b"f": b"here"}) as rig, client() as sock:
+        for _ in range(3):
+            sock.sendto(rrq(b"f"), rig.at)
+            assert sock.recv(600) == b"\0\3\0\1here"
+        (lost,) = rig.wait_for(TransferFailed)
+        assert lost.because == "asked for 3 times, and no answer was acknowledged"
+
+
 def test_a_resolver_that_may_not_read_is_error_2():
     def resolve(name: bytes, peer: Peer) -> Content:
         raise PermissionError(errno.EACCES, "Permission denied")

@@ -67,6 +67,7 @@ _LISTEN_BUFFER: Final = 8 << 20  # octets: of 1000 requests at once most are los
 _TIDS: Final = 64  # ports that transfers share; each costs a descriptor. A divisor of 256
 _DATAGRAM: Final = 479  # octets read of one to a transfer: what CPython takes from its small-object pools
 _DATAGRAMS_A_TURN: Final = 256  # about what a default receive buffer holds of the smallest
+_DEAF_AFTER: Final = 3  # the same request so often, none of its answers acknowledged: they do not reach the machine
 _RESET_AFTER: Final = 1 * S  # a request repeated so long after the last progress comes from a machine that was reset
 _TEXT: Final = 60  # octets of an ERROR's text: no answer is much longer than what it answers
 _unpack: Final = struct.Struct("!HH").unpack  # opcode and block number of an ACK
@@ -384,6 +385,7 @@ class _Transfer:
     """One file on its way to one client."""
 
     __slots__ = (
+        "_asked",
         "_burst",
         "_content",
         "_door",
@@ -423,6 +425,7 @@ class _Transfer:
         self._server, self._door, self._sock, self._request = server, door, sock, request
         self._content, self._octets, self._source, self._terms = content, octets, source, terms
         self._size, self._started_at = size, now
+        self._asked = 1  # how often, before the client was heard again
         self._sender = engine.Sender(size, terms.agreed)
         self._fd = sock.fileno()  # -1 once closed
         self._stride = terms.agreed.block_size + wire.HEADER
@@ -485,6 +488,9 @@ class _Transfer:
         """The client sent a request while this transfer runs. False: the transfer has been given up for it."""
         if request == self._request:
             if not self._sender.proven:
+                self._asked += 1
+                if self._asked == _DEAF_AFTER:  # said now: by the end of this transfer it has given up long ago
+                    self._record_failure(f"asked for {_DEAF_AFTER} times, and no answer was acknowledged", now)
                 self._transmit(self._sender.repeated(now), now)
                 return True
             if now - self._sender.progress_at < _RESET_AFTER:
@@ -672,7 +678,8 @@ class _Transfer:
                 self._record_failure(f"the client ended it: ERROR {code} {printable(text, 100)}".rstrip(), now)
             case engine.Unanswered():
                 counts.failed += 1
-                self._record_failure("never acknowledged", now)
+                if self._asked < _DEAF_AFTER:
+                    self._record_failure("never acknowledged", now)
             case engine.Stalled(block):
                 counts.failed += 1
                 self._record_failure(f"no ACK of block {block} for {engine.PATIENCE // S} s", now)

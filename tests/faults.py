@@ -1,0 +1,426 @@
+"""Networks on which netbooting is broken, each in one way: how it is made, and what the product has to say of it.
+
+The table is read by tests/interop/test_fault_drill.py, which makes every fault for real, and by
+tests/test_fault_drill_page.py, which compares docs/reference/fault-drill.md with it.
+
+Four hosts on one bridge: the network's DHCP server (10.9.0.1), Bootwire (10.9.0.2), the machine (10.9.0.3, where the
+doctor is run) and another (10.9.0.4). Longer than other files, since it is one table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assets import samples
+from bootwire.serve.ports import owners
+from namespaces import Namespace, dnsmasq, lan
+from product import ROOT, Server
+
+MAC = "52:54:00:0d:0c:01"
+NETWORK, OURS, MACHINE, OTHER = "10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4"
+PATIENCE = 75.0
+"""Seconds from the doctor's end to the verdict: the longest patience of a rule is 45 s."""
+
+
+class Site:
+    """What one fault is made of. folder: for its files, readable by every user."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+        self.network, self.ours, self.machine, self.other = stack.enter_context(lan(4))
+        self.servers: list[Server] = []
+        self.published = self._made(folder / "files")
+        self.loaders = self._made(folder / "loaders")
+        self.kernel = str(self.write("vmlinuz", samples.bzimage()))
+        self.initrd = str(self.write("initrd", samples.cpio(bytes(5000))))
+
+    def write(self, name: str, data: bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o644)
+        return path
+
+    def _made(self, path: Path) -> Path:
+        path.mkdir()
+        return path
+
+    # --- who is there -----------------------------------------------------------------------------------------------
+
+    def dhcp(self, *options: str, where: Namespace | None = None) -> None:
+        """dnsmasq, as `namespaces.dnsmasq` has it, with more options."""
+        self._stack.enter_context(dnsmasq(where or self.network, *options))
+
+    def bootwire(
+        self, *arguments: str, verb: str = "boot", where: Namespace | None = None, loaders: bool = True
+    ) -> Server:
+        """A ready Bootwire. loaders: iPXE builds are at hand; else PXELINUX, for a BIOS alone."""
+        if verb == "boot" and not arguments:
+            arguments = (self.kernel, self.initrd)
+        more = ("--loaders", str(self.with_loaders())) if loaders else ()
+        server = Server(
+            where or self.ours, *arguments, *more, "--files", str(self.published), "--no-fetch", "--json",
+            "--state-dir", str(self.folder / f"state{len(self.servers)}"), verb=verb,
+        )  # fmt: skip
+        self._stack.callback(_end, server)
+        self.servers.append(server)
+        server.ready()
+        return server
+
+    def with_loaders(self) -> Path:
+        """A directory of what Bootwire takes for iPXE builds."""
+        marks = samples.ipxe_strings("2.0.0", "HTTP", "TFTP", "autoexec.ipxe")
+        (self.loaders / "snponly.efi").write_bytes(samples.pe(body=marks + os.urandom(150_000)))
+        undi = samples.ipxe_strings("2.0.0", "HTTP", "TFTP", drivers="undi")
+        (self.loaders / "undionly.kpxe").write_bytes(samples.zbin(undi + os.urandom(60_000)))
+        return self.loaders
+
+    def run(self, where: Namespace, listens: tuple[str, int], *command: str) -> None:
+        """A program that is ended with the site, once it listens: ("udp", 67)."""
+        with (self.folder / "log").open("ab") as log:
+            process = where.start(*command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._stack.callback(_stop, process)
+        until = time.monotonic() + 20
+        while not where.call(lambda: owners(*listens)):
+            assert time.monotonic() < until, (command, (self.folder / "log").read_text())
+            time.sleep(0.02)
+
+    def udhcpd(self, settings: str, where: Namespace | None = None) -> None:
+        """BusyBox's DHCP server for 10.9.0.201 to .210, with more lines in its file."""
+        self.write("leases", b"")
+        text = f"interface lan\nstart 10.9.0.201\nend 10.9.0.210\nlease_file {self.folder}/leases\n"
+        conf = self.write("udhcpd.conf", f"{text}pidfile {self.folder}/udhcpd.pid\n{settings}\n".encode())
+        self.run(where or self.network, ("udp", 67), "busybox", "udhcpd", "-f", str(conf))
+
+    def nginx(self, locations: str = "") -> None:
+        """A web server on the other host's port 8000, with the directory www."""
+        www = self.write("www/vmlinuz", samples.bzimage()).parent
+        conf = self.write("nginx.conf", NGINX.format(folder=self.folder, www=www, locations=locations).encode())
+        self.run(self.other, ("tcp", 8000), "nginx", "-c", str(conf), "-p", str(self.folder))
+
+    def service(self, answer: str) -> None:
+        """A boot service on the other host's port 8000 that does one thing."""
+        self.run(self.other, ("tcp", 8000), sys.executable, "-c", SERVICE.format(answer=answer))
+
+    def fleet(self, text: str) -> None:
+        """A ready fleet of this file."""
+        self.bootwire(str(self.write("fleet.toml", text.encode())), verb="serve")
+
+    def router(self, *relays_to: str, router: str = "10.8.0.1") -> None:
+        """The machine's cable goes to the other host, which routes: 10.8.0.1/24, the machine's network, and 10.9.0.4.
+
+        relays_to: servers that its relay agent asks. router: what the DHCP server tells the machine, "" for none.
+        """
+        self.machine.run("ip link delete lan")
+        self.other.run(f"ip link add far type veth peer name lan netns {self.machine.tid}")
+        self.other.run("ip address add 10.8.0.1/24 dev far")
+        self.other.run("ip link set far up")
+        self.machine.run("ip link set lan up")
+        self.other.run("sysctl -q -w net.ipv4.ip_forward=1")
+        for host in (self.network, self.ours):
+            host.run(f"ip route add 10.8.0.0/24 via {OTHER}")
+        for host in (self.machine, self.other):
+            host.wait_for_carrier()
+        self.dhcp("--dhcp-range=set:far,10.8.0.100,10.8.0.200,255.255.255.0,1h", f"--dhcp-option=tag:far,3,{router}"
+                  if router else "--dhcp-option=tag:far,3")  # fmt: skip
+        self.run(self.other, ("udp", 67), "dhcrelay", "-4", "-d", "-a", "-pf", f"{self.folder}/relay.pid",
+                 "-id", "far", "-iu", "lan", *relays_to)  # fmt: skip
+
+    def filter(self, where: Namespace, rule: str, hook: str = "input") -> None:
+        """An nftables rule there. hook: input, output, forward, or egress of `lan`, which sees raw packets, too."""
+        table, at = ("netdev", "hook egress device lan") if hook == "egress" else ("inet", f"hook {hook}")
+        text = f"table {table} fault {{\n chain fault {{\n type filter {at} priority 0;\n {rule}\n }}\n}}\n"
+        where.run(f"nft -f {self.write('fault.nft', text.encode())}")
+
+    # --- what the product says --------------------------------------------------------------------------------------
+
+    def examine(self, kind: str) -> dict[str, Any]:
+        """The doctor's report of a machine of this kind."""
+        words = (sys.executable, "-m", "bootwire", "doctor", "--nic", "lan", "--mac", MAC, "--json", "--as", kind)
+        process = self.machine.start(
+            *words, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            out, trouble = process.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        assert out, trouble.decode()
+        report: dict[str, Any] = json.loads(out)
+        return report
+
+    def verdict(self) -> dict[str, Any]:
+        """The first verdict on the machine, of whichever server has one."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            for server in self.servers:
+                for fact in server.facts:
+                    if fact["kind"] == "verdict" and fact["machine"] == MAC:
+                        return fact
+            if time.monotonic() > until:
+                return {}
+            time.sleep(0.2)
+
+
+def _end(server: Server) -> None:
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+    server.wait()
+
+
+NGINX = """
+daemon off; pid {folder}/nginx.pid; error_log {folder}/log; events {{}}
+http {{
+  access_log off; default_type application/octet-stream;
+  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{ listen 8000; root {www}; {locations} }}
+}}
+"""
+
+SERVICE = """
+import http.server, json, time
+class Service(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        {answer}
+    def say(self, status, body=b""):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("10.9.0.4", 8000), Service).serve_forever()
+"""
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to break it.
+
+    name     as the test is called
+    made     how, in words for a person
+    verdict  the cause that the running server names; "" where it cannot: why says why
+    doctor   the cause that the doctor names
+    kind     of the machine, as `doctor --as` has it
+    make     makes it
+    """
+
+    name: str
+    made: str
+    verdict: str
+    doctor: str
+    kind: str
+    make: Callable[[Site], object]
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was said of a fault. findings: of the doctor, with their severity; facts: of each server."""
+
+    verdict: dict[str, Any]
+    report: dict[str, Any]
+    facts: list[list[dict[str, Any]]]
+
+    @property
+    def findings(self) -> dict[str, str]:
+        return {one["cause"]: one["severity"] for one in self.report["findings"]}
+
+
+def drill(fault: Fault, folder: Path) -> Seen:
+    """Make the fault, power a machine on, and hear what is said."""
+    with contextlib.ExitStack() as stack:
+        site = Site(folder, stack)
+        fault.make(site)
+        report = site.examine(fault.kind)
+        verdict = site.verdict() if site.servers else {}
+        return Seen(verdict, report, [server.facts for server in site.servers])
+
+
+# --- the table --------------------------------------------------------------------------------------------------
+
+PXE_ITSELF = ("--dhcp-option-force=60,PXEClient", "--dhcp-option-force=43,06:01:08")
+"""A DHCP server that says it is a boot server, and that its file is to be taken: EDK2 prefers it to any proxy."""
+
+HTTP_BOOT = ("--dhcp-vendorclass=set:http,HTTPClient", "--dhcp-option-force=tag:http,60,HTTPClient")
+ADDRESSES = "option subnet 255.255.255.0\noption lease 3600"
+
+
+def alone(site: Site) -> None:
+    site.bootwire()
+
+
+def firewall(rule: str, hook: str = "input", *, loaders: bool = True) -> Callable[[Site], None]:
+    """On Bootwire's host."""
+
+    def make(site: Site) -> None:
+        site.dhcp()
+        site.bootwire(loaders=loaders)
+        site.filter(site.ours, rule, hook)
+
+    return make
+
+
+def small_mtu(site: Site) -> None:
+    site.dhcp()
+    site.bootwire()
+    site.ours.run("ip link set lan gso_max_segs 1")  # a veth takes what is still one piece, whatever its size
+    site.machine.run("ip link set lan mtu 500")
+
+
+def beside(*options: str, mode: str = "proxy") -> Callable[[Site], None]:
+    """A DHCP server with these options, and Bootwire with loaders and published files."""
+
+    def make(site: Site) -> None:
+        (site.published / "big.0").write_bytes(b"\xea" * 600_000)
+        (site.published / "boot").write_bytes(samples.pe())
+        site.dhcp(*options)
+        site.bootwire(site.kernel, site.initrd, "--mode", mode)
+
+    return make
+
+
+def without(name: str) -> Callable[[Site], None]:
+    """The file is removed while Bootwire runs."""
+
+    def make(site: Site) -> None:
+        site.dhcp()
+        site.bootwire()
+        (site.folder / name).unlink()
+
+    return make
+
+
+def changed(data: bytes) -> Callable[[Site], None]:
+    """The kernel becomes another file while Bootwire runs."""
+
+    def make(site: Site) -> None:
+        site.dhcp()
+        site.bootwire()
+        site.write("vmlinuz", data)
+
+    return make
+
+
+def upstream(url: str, locations: str = "", *, up: bool = True) -> Callable[[Site], None]:
+    """The kernel is another server's."""
+
+    def make(site: Site) -> None:
+        site.dhcp()
+        if up:
+            site.nginx(locations)
+        site.bootwire(url)
+
+    return make
+
+
+def fleet(text: str) -> Callable[[Site], None]:
+    def make(site: Site) -> None:
+        site.dhcp()
+        site.nginx()
+        site.fleet(text)
+
+    return make
+
+
+def service(answer: str, *arguments: str) -> Callable[[Site], None]:
+    """A service decides. answer: "" where none runs."""
+
+    def make(site: Site) -> None:
+        site.dhcp()
+        if answer:
+            site.service(answer)
+        site.bootwire(f"http://{OTHER}:8000", *arguments, verb="api")
+
+    return make
+
+
+def two_bootwires(site: Site) -> None:
+    site.dhcp()
+    site.bootwire()
+    site.bootwire(where=site.other)
+
+
+def exhausted(site: Site) -> None:
+    site.udhcpd(f"{ADDRESSES}\nstart 10.9.0.201\nend 10.9.0.201\nstatic_lease 02:00:00:00:00:77 10.9.0.201")
+    site.bootwire()
+
+
+def without_mask(site: Site) -> None:
+    site.udhcpd("option lease 3600")
+    site.bootwire()
+
+
+def behind(*relays_to: str, router: str = "10.8.0.1", ours: bool = True, rule: str = "") -> Callable[[Site], None]:
+    """The machine is behind a router with a relay agent. rule: of that router's firewall."""
+
+    def make(site: Site) -> None:
+        site.router(*relays_to, router=router)
+        if ours:
+            site.bootwire()
+        if rule:
+            site.filter(site.other, rule, "input")
+
+    return make
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("no DHCP server", "Bootwire is alone on the network", "no-dhcp-server", "no-dhcp-server", "bios", alone),
+    Fault("no free address", "BusyBox's udhcpd has one address, and it is another machine's", "no-dhcp-server",
+          "no-dhcp-server", "uefi", exhausted),
+    Fault("TFTP requests dropped", "a firewall drops what goes to UDP port 69", "no-tftp-request", "tftp-replies-lost",
+          "bios", firewall("udp dport 69 drop")),
+    Fault("TFTP answers dropped", "a firewall drops UDP between high ports", "tftp-replies-lost", "tftp-replies-lost",
+          "bios", firewall("udp sport 1024-65535 udp dport 1024-65535 drop", "output")),
+    Fault("4011 requests dropped", "a firewall drops what goes to UDP port 4011", "proxy-ignored", "pxe-unanswered",
+          "uefi", firewall("udp dport 4011 drop")),
+    Fault("4011 answers dropped", "a firewall drops what comes from UDP port 4011", "pxe-answer-lost",
+          "pxe-unanswered", "uefi", firewall("udp sport 4011 drop", "egress")),
+    Fault("offers dropped for BIOS", "the same, for a ROM that takes its address all the same", "proxy-ignored",
+          "no-boot-server", "bios", firewall("udp sport 67 drop", "egress")),
+    Fault("boot file missing", "the DHCP server names a file that Bootwire does not have", "file-missing",
+          "file-missing", "ipxe", beside(f"--dhcp-boot=nosuch.0,,{OURS}")),
+    Fault("loader loop", "the DHCP server names Bootwire's loader to the loader, too", "loader-loop", "loader-loop",
+          "bios", beside(f"--dhcp-boot=bios/undionly.kpxe,,{OURS}")),
+    Fault("kernel missing", "the kernel was removed after Bootwire began", "kernel-missing", "kernel-missing", "ipxe",
+          without("vmlinuz")),
+    Fault("initrd missing", "the initrd was removed after Bootwire began", "initrd-missing", "initrd-missing", "ipxe",
+          without("initrd")),
+    Fault("wrong digest", "the fleet file's sha256 is not the kernel's", "image-refused", "http-error", "ipxe",
+          fleet(f'[[group]]\nname = "all"\nprofile = "linux"\n[profiles.linux]\n'
+                f'kernel = {{ location = "http://{OTHER}:8000/vmlinuz", sha256 = "{"ab" * 32}" }}\n')),
+    Fault("no rule for the machine", "the fleet file knows another machine only", "declined", "no-boot-server", "bios",
+          fleet('[[machine]]\nname = "other"\nmac = "02:00:00:00:00:77"\nprofile = "linux"\n[profiles.linux]\n'
+                'kernel = "vmlinuz"\n')),
+    Fault("service down", "nothing listens where the boot service is", "declined", "no-boot-server", "bios",
+          service("")),
+    Fault("service slow", "the boot service takes longer than it may", "declined", "no-boot-server", "ipxe",
+          service("time.sleep(60)", "--api-request-timeout", "3s")),
+    Fault("service says no", "the boot service says 404", "declined", "no-boot-server", "bios",
+          service("self.say(404)")),
+    Fault("rival boot server", "the DHCP server is a boot server itself, without TFTP", "second-server",
+          "second-server", "uefi", beside("--dhcp-boot=other.efi", *PXE_ITSELF)),
+    Fault("rival that is not there", "the same, and it names a host that is switched off", "second-server",
+          "arp-unanswered", "uefi", beside("--dhcp-boot=other.efi,,10.9.0.77", *PXE_ITSELF)),
+    Fault("DHCP server's script wins", "the DHCP server names a script of its own to iPXE", "second-server",
+          "dhcp-file-wins", "ipxe", beside(f"--dhcp-boot=http://{NETWORK}/own.ipxe")),
+    Fault("no router", "behind a router, the DHCP server sends no option 3", "no-tftp-request", "no-router", "bios",
+          behind(NETWORK, OURS, router="")),
+    Fault("wrong router", "behind a router, option 3 is nobody's address", "no-tftp-request", "arp-unanswered", "bios",
+          behind(NETWORK, OURS, router="10.8.0.99")),
+)  # fmt: skip
