@@ -25,6 +25,20 @@ def pe(machine: int) -> bytes:
     return PE[:68] + machine.to_bytes(2, "little") + PE[70:]
 
 
+def relinked(packet: pcap.Packet, link: int) -> pcap.Packet:
+    """An Ethernet packet as another link layer has it; ARP is lost where there is none (tcpdump.org/linktypes)."""
+    frame = ethernet.parse(packet.data)
+    kind = frame.ethertype.to_bytes(2, "big")
+    body = ip_only = frame.payload if frame.ethertype == ethernet.IPV4 else b""
+    if link == pcap.LINUX_SLL:
+        body = b"\0\0\0\1\0\6" + frame.source + b"\0\0" + kind + frame.payload
+    elif link == pcap.LINUX_SLL2:
+        body = kind + b"\0\0\0\0\0\2\0\1\0\6" + frame.source + b"\0\0" + frame.payload
+    elif link in (pcap.NULL, pcap.LOOP):
+        body = (2).to_bytes(4, "little" if link == pcap.NULL else "big") + ip_only
+    return replace(packet, data=body, size=len(body), link=link)
+
+
 class Capture:
     """A capture under way. Moments are seconds from its beginning."""
 
@@ -161,8 +175,19 @@ class Capture:
 
     # --- what is said of it ---------------------------------------------------------------------------------------
 
-    def octets(self) -> bytes:
-        return pcap.file_header() + b"".join(pcap.record(one.at, one.data, one.size) for one in self.packets)
+    def octets(self, link: int = pcap.ETHERNET, *, nanoseconds: bool = True) -> bytes:
+        """As a pcap file; with another link than Ethernet, as `relinked` makes it."""
+        packets = self.packets if link == pcap.ETHERNET else [relinked(one, link) for one in self.packets]
+        records = (pcap.record(one.at, one.data, one.size, nanoseconds=nanoseconds) for one in packets)
+        return pcap.file_header(link, nanoseconds=nanoseconds) + b"".join(records)
+
+    def tagged(self, *tags: ethernet.Tag) -> Capture:
+        """The same frames with VLAN tags."""
+        made = Capture()
+        for one in self.packets:
+            data = ethernet.emit(replace(ethernet.parse(one.data), tags=tags))
+            made.packets.append(replace(one, data=data, size=len(data)))
+        return made
 
     def causes(self) -> dict[str, signatures.Finding]:
         found = signatures.findings(explain.gathered(pcap.read([self.octets()])))

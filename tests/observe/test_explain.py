@@ -89,6 +89,13 @@ def fragmented() -> Capture:
     return made
 
 
+def given_back(seconds: float) -> Capture:
+    """As EDK2 says it of an address that it cannot configure, or some time later, as after a probe."""
+    made = Capture().booted()
+    options = ((53, b"\4"), HERE, (50, bytes((192, 0, 2, 57))), (56, b"Lease is denied upon entering bound"))
+    return made.udp((NOBODY, 68), (EVERYONE, 67), dhcp4.emit(replace(made.asked, options=options)), seconds)
+
+
 def asked_of_4011(*, answered: bool, port: int = 4011) -> Capture:
     made = Capture().booted()
     for _ in range(4):
@@ -96,12 +103,6 @@ def asked_of_4011(*, answered: bool, port: int = 4011) -> Capture:
         if answered:
             made.reply(dhcp4.ACK, who=PROXY, port=port, to=(OWN, 4011), file=b"snponly.efi", siaddr=PROXY)
     return made
-
-
-def declined() -> Capture:
-    made = Capture().booted()
-    made.asked = replace(made.asked, options=((53, b"\x04"), (50, bytes((192, 0, 2, 57)))))
-    return made.discover()
 
 
 def ok(body: bytes = b"12345", more: bytes = b"", length: int | None = 5) -> bytes:
@@ -133,6 +134,7 @@ SHOWN = {
     "relay-not-to-us": lambda: relayed(proxied=False),
     "lease-refused": lambda: Capture().discover().offer().request().reply(dhcp4.NAK, HERE, yiaddr=NOBODY),
     "duplicate-address": lambda: Capture().booted().arp(b"\2" * 6, OWN, OWN).arp(b"\4" * 6, OWN, OWN),
+    "address-declined": lambda: given_back(0.001),
     "dhcp-file-wins": lambda: Capture(IPXE).discover().offer(file=b"old.0", siaddr=SERVER).proxy(),
     "no-next-server": lambda: Capture().discover().offer(file=b"snponly.efi"),
     "ipxe-without-features": lambda: Capture("ipxe-crippled-discover").discover(),
@@ -257,6 +259,41 @@ def test_blocks_that_the_card_cuts_apart_later_are_counted_one_by_one() -> None:
     (machine,) = explain.gathered(pcap.read([made.octets()])).machines.values()
     (transfer,) = machine.transfers
     assert (transfer.octets, transfer.complete) == (1568, True)
+
+
+def test_a_declined_address_is_another_host_s_only_where_somebody_could_be_asked() -> None:
+    assert set(given_back(0.001).causes()) == {"address-declined"}
+    found = given_back(1.5).causes()
+    assert set(found) == {"duplicate-address"}
+    assert "192.0.2.57 is claimed by somebody else" in found["duplicate-address"].because
+
+
+def test_the_story_counts_what_is_asked_again_and_gives_the_reasons_that_are_given() -> None:
+    capture = explain.gathered(pcap.read([asked_of_4011(answered=False).octets()]))
+    told = [one.text for machine in capture.machines.values() for one in story.story(machine)]
+    asked = "It asks 192.0.2.10 on port 4011 for its boot file"
+    assert told[-4:] == [f"{asked}.", f"{asked} again (2).", f"{asked} again (3).", f"{asked} again (4)."]
+    made = given_back(0.001).reply(dhcp4.NAK, HERE, (56, b"wrong network"), yiaddr=NOBODY).rrq(b"")
+    capture = explain.gathered(pcap.read([made.octets()]))
+    told = [one.text for machine in capture.machines.values() for one in story.story(machine)]
+    assert told[-3:] == [
+        "It declines its address: Lease is denied upon entering bound.",
+        "192.0.2.1 refuses (NAK: wrong network).",
+        "It asks 192.0.2.10 for a file without a name over TFTP: no answer.",
+    ]
+
+
+def test_a_capture_out_of_order_or_without_times_has_no_negative_ones(tmp_path: Path) -> None:
+    made = Capture().booted().file(b"snponly.efi")
+    made.packets.insert(0, replace(made.packets[-1], at=made.packets[-1].at + 400 * 86_400 * 10**9))
+    made.packets.append(replace(made.packets[1], at=made.packets[1].at - 10**9))
+    (tmp_path / "a.pcap").write_bytes(made.octets())
+    run = CliRunner().invoke(main, ["explain", str(tmp_path / "a.pcap")])
+    assert "packets in 400 days" in run.output
+    assert "\n    0.000  UEFI x64 asks who is there" in run.output
+    assert not any(line.startswith("-") for line in run.output.splitlines())
+    capture = explain.gathered([made.packets[2], replace(made.packets[3], at=0)])
+    assert capture.ended == made.packets[2].at
 
 
 def test_the_story_says_why_edk2_went_to_port_4011() -> None:

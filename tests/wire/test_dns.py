@@ -128,3 +128,20 @@ def test_frames_on_tcp():
     assert dns.unframe(both) == (b"one", b"\0\5three")
     assert dns.unframe(both[:4]) is None
     assert dns.unframe(b"\0") is None
+
+
+def test_a_search_list_is_compressed_within_itself():
+    assert dns.parse_names(b"\3lab\7example\0\3sub\xc0\4") == ((b"lab", b"example"), (b"sub", b"example"))
+    assert dns.parse_names(b"") == ()
+
+
+@pytest.mark.parametrize("data", [b"\3lab", b"\xc0\0", b"\1a\0\xc0\x09", b"\1a\0" * 65])
+def test_a_search_list_that_points_ahead_or_never_ends_is_refused(data):
+    with pytest.raises(WireError):
+        dns.parse_names(data)
+
+
+@given(st.binary(max_size=600))
+def test_any_octets_are_a_search_list_or_a_wire_error(data):
+    with contextlib.suppress(WireError):
+        assert len(dns.parse_names(data)) <= dns.MAX_SEARCHED

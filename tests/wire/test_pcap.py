@@ -156,6 +156,12 @@ def test_a_simple_packet_has_no_time_and_is_cut_at_the_snap_length() -> None:
     assert list(read([data])) == [Packet(0, b"twelve", 11)]
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_old_packet_block_counts_dropped_packets_beside_its_interface(order: str) -> None:
+    body = struct.pack(order + "HHIIII", 0, 7, 0, 5_000_000, 3, 9) + b"old\0"
+    assert list(read([section(order) + interface(order) + block(2, body, order)])) == [Packet(5 * 10**9, b"old", 9)]
+
+
 def test_a_second_section_may_have_the_other_order_and_its_own_interfaces() -> None:
     first = section("<") + interface("<") + enhanced(1, b"one", "<")
     second = section(">") + interface(">", link=pcap.RAW_IP) + enhanced(2, b"two", ">")

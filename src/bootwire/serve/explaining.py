@@ -33,6 +33,7 @@ _CHUNK = 1 << 16
 _ALL = b"\x06\x00\x00\x00\x00\x00\x04\x00"  # struct sock_filter: BPF_RET of 256 KiB (linux/filter.h)
 _BUFFER = 8 << 20  # octets of the kernel's queue
 _WIDTH = 80
+_DAY = 86_400  # seconds
 
 
 def run(
@@ -124,7 +125,8 @@ def _first(machine: Machine) -> Said | None:
 def _page(capture: Capture, machines: list[Machine], found: list[signatures.Finding], verbose: bool) -> Iterator[str]:
     seconds = (capture.ended - capture.began) / SECOND
     others = len(capture.machines) - sum(one.boots for one in capture.machines.values())
-    yield f"{capture.packets} packets in {seconds:.1f} s: {_count(len(machines), 'machine')} netbooting" + (
+    long = f"{seconds:.1f} s" if seconds < 2 * _DAY else f"{seconds / _DAY:.0f} days"
+    yield f"{capture.packets} packets in {long}: {_count(len(machines), 'machine')} netbooting" + (
         f", {_count(others, 'other')}" if others else ""
     )
     if capture.strangers:

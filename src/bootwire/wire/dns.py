@@ -35,6 +35,7 @@ NO_ERROR, SERVER_FAILURE, NO_NAME, REFUSED = 0, 2, 3, 5  # response codes
 MAX_NAME: Final = 255  # octets of a name on the wire (RFC 1035 section 2.3.4)
 MAX_LABEL: Final = 63
 MAX_POINTERS: Final = 127  # of one name: it has no more labels that could each end in one
+MAX_SEARCHED: Final = 64  # names of one search list; resolvers keep 6 (resolv.conf(5) before glibc 2.26)
 MAX_RECORDS: Final = 2048  # of one message: ten thousand addresses are nobody's answer
 PORT: Final = 53  # RFC 1035 section 4.2
 
@@ -126,6 +127,17 @@ def parse_name(data: bytes) -> Name:
     if r.left():
         raise WireError("octets after the name", r.at)
     return name
+
+
+def parse_names(data: bytes) -> tuple[Name, ...]:
+    """The names of a search list (RFC 3397: compressed within the option). Raises WireError; at most 64."""
+    r = Reader(data)
+    names: list[Name] = []
+    while r.left():
+        if len(names) == MAX_SEARCHED:
+            raise WireError(f"more than {MAX_SEARCHED} names", r.at)
+        names.append(_name(r))
+    return tuple(names)
 
 
 def name_of(text: str) -> Name:

@@ -17,8 +17,10 @@ RECORD_LIMIT = 262_144
 """Octets of one captured packet: libpcap's MAXIMUM_SNAPLEN, which tcpdump and Wireshark keep to, too."""
 
 # LINKTYPE_ values, tcpdump.org/linktypes.html
+NULL = 0
 ETHERNET = 1
 RAW_IP = 101
+LOOP = 108
 LINUX_SLL = 113
 LINUX_SLL2 = 276
 
@@ -26,7 +28,7 @@ _SECOND = 1_000_000_000  # nanoseconds
 _MICROSECONDS, _NANOSECONDS = 0xA1B2C3D4, 0xA1B23C4D
 _LINK_MASK = 0x03FF_FFFF  # above it: FCS length and flags
 
-_SECTION, _INTERFACE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 3, 6
+_SECTION, _INTERFACE, _PACKET, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 _BYTE_ORDER = 0x1A2B3C4D
 _TIME_RESOLUTION, _TIME_OFFSET = 9, 14  # if_tsresol, if_tsoffset
 _INTERFACE_LIMIT = 4_096  # interfaces of a section, and 64 KiB for each description: far more than any writer uses
@@ -162,8 +164,8 @@ def _read_pcapng(source: _Source) -> Iterator[Packet]:
             if len(interfaces) == _INTERFACE_LIMIT or total > _DESCRIPTION_LIMIT:
                 raise WireError(f"interface {len(interfaces)} with a description of {total} octets", start)
             interfaces.append(_described(source.take(total - 12, "interface description"), order, start))
-        elif kind == _ENHANCED:
-            yield _enhanced(source, order, interfaces, end)
+        elif kind in (_ENHANCED, _PACKET):
+            yield _enhanced(source, order, interfaces, end, old=kind == _PACKET)
         elif kind == _SIMPLE:
             yield _simple(source, order, interfaces, end)
         source.skip(end - source.at, "block")
@@ -201,11 +203,14 @@ def _described(body: bytes, order: str, start: int) -> _Described:
     return _Described(link, snap, ticks, offset)
 
 
-def _enhanced(source: _Source, order: str, interfaces: list[_Described], end: int) -> Packet:
+def _enhanced(source: _Source, order: str, interfaces: list[_Described], end: int, *, old: bool) -> Packet:
+    """A packet block; an `old` one (appendix A) counts dropped packets in half of the interface's field."""
     start = source.at
     if end - start < 20:
         raise WireError("truncated packet block", start)
     number, high, low, kept, size = struct.unpack(order + "IIIII", source.take(20, "packet block"))
+    if old:
+        number = number & 0xFFFF if order == "<" else number >> 16
     if number >= len(interfaces):
         raise WireError(f"packet of interface {number}, which is not described", start)
     if kept > RECORD_LIMIT or kept > end - source.at:

@@ -76,7 +76,8 @@ menu-broken | error | {server} sends PXE options (43) without a menu and without
   | Send 43 = 06:01:08 with a boot file, or a whole menu with prompt and boot servers.
   | PXE 2.1 section 2.2.1; BIOS shows PXE-E74, UEFI PXE-E21
 pxe-unanswered | error | It asked {server} on port 4011 {count} times and got no answer.
-  | Let UDP port 4011 through the firewall of {server}; if there is no boot server at all, remove option 60 from it.
+  | Let UDP port 4011 through the firewall of {server}; if no boot server listens there, remove option 60
+    (PXEClient) from its offer: a file that it names is then fetched at once.
   | PXE 2.1 section 2.2.3; BIOS shows PXE-E55, UEFI PXE-E16
 pxe-answer-lost | error | {server} answers it on port 4011, and it asks on ({count} times): the answers do not
     arrive, or it cannot use them.
@@ -102,6 +103,11 @@ lease-refused | error | {server} refuses the address that it asks for (NAK).
 duplicate-address | error | {address} is claimed by {macs}: two hosts have one address.
   | Take the address out of the DHCP server's range, or give one of the hosts another.
   | RFC 5227
+address-declined | error | It declines {address} at once ({why}): its own firmware does not take it, and nobody was
+    asked whether somebody else has it.
+  | Give it an address that does not end in .0 (EDK2 before October 2016 takes none) with a mask wider than /31;
+    neither it nor its router may be the first or last address of the network.
+  | tianocore/edk2#6669, #7303, #8557: "Lease is denied upon entering bound"; UEFI shows PXE-E09
 dhcp-file-wins | warning | The DHCP server {server} names a boot file itself ({name}): iPXE takes that one, whatever
     {proxy} offers.
   | Remove filename and next-server from the DHCP server, or let it name what {proxy} offers.
@@ -140,7 +146,7 @@ name-garbage | warning | It asks for {name}: the name ends in octets that are no
     was not closed by a NUL.
   | Let the server end option 67 with a NUL, or strip such octets from names.
   | netboot.xyz: tftp-filename-issues; old Lenovo, Jetway, Kontron ROMs
-tftp-replies-lost | error | It asked {server} for {name} {count} times, and no answer is in the capture: TFTP is not
+tftp-replies-lost | error | It asked {server} for {name} {times}, and no answer is in the capture: TFTP is not
     running there, is blocked, or the answers take another way.
   | Start TFTP there; let UDP port 69 and the ports that answers come from through every firewall (they come from a
     new port); on a host with several addresses, answer from the one asked.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bootwire.observe.explain.layers import Fragment, Layers, Peeled
 from bootwire.observe.explain.transfers import Connection, Exchange, Transfer, request
@@ -126,9 +126,11 @@ class Gatherer:
     def take(self, packet: pcap.Packet) -> None:
         """One packet. Never raises for what is in it."""
         capture = self.capture
+        if not packet.at:  # pcapng's simple packets have no time: that of the one before
+            packet = replace(packet, at=capture.ended)
         capture.packets += 1
         capture.octets += packet.size
-        capture.began = capture.began or packet.at
+        capture.began = min(capture.began or packet.at, packet.at)  # merged files are not in order
         capture.ended = max(capture.ended, packet.at)
         capture.cut += packet.size > len(packet.data)
         seen = self._layers.peel(packet)

@@ -119,10 +119,18 @@ def _link(packet: pcap.Packet) -> tuple[str, int, int, bytes]:
         if len(data) < 20:
             raise WireError("truncated header", 0)
         return _mac(data[12:18], data[11]), *_tagged(int.from_bytes(data[0:2], "big"), data[20:])
+    if packet.link in (pcap.NULL, pcap.LOOP):  # an address family in the writer's octet order, or the network's
+        if len(data) < 4:
+            raise WireError("truncated header", 0)
+        family = int.from_bytes(data[:4], "big")
+        ethertype = _FAMILIES.get(family if family < 0x10000 else int.from_bytes(data[:4], "little"), 0)
+        return "", -1, ethertype, data[4:]
     raise WireError(f"link type {packet.link}", 0)
 
 
 _RAW = (12, 228, 229)  # DLT_RAW as old files have it, LINKTYPE_IPV4, LINKTYPE_IPV6
+_FAMILIES = {2: ethernet.IPV4, 10: ethernet.IPV6, 24: ethernet.IPV6, 28: ethernet.IPV6, 30: ethernet.IPV6}
+"""AF_INET and the AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD, macOS (tcpdump.org/linktypes/LINKTYPE_NULL)."""
 
 
 def _mac(octets: bytes, size: int) -> str:

@@ -398,13 +398,17 @@ def _garbage(machine: Machine, _: Capture) -> Iterator[Values]:
             return
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _replies_lost(machine: Machine, capture: Capture) -> Iterator[Values]:
     for one in machine.transfers:
         closed = any(problem.type == icmp.UNREACHABLE4 for _, _, problem in machine.problems)
         # where the machine lives on, a filter kept the answers, which come from other ports, out of the capture
         silent = not one.answered and not one.who and waited(capture, one.began) and not _lives(machine, one.began)
         if silent and not closed and not fetched(machine, one):
-            yield {"server": one.server, "name": one.name, "count": one.repeats + 1}
+            yield {"server": one.server, "name": one.name, "times": _times(one.repeats + 1)}
 
 
 def _not_heard(machine: Machine, _: Capture) -> Iterator[Values]:
@@ -721,8 +725,22 @@ def _duplicate(capture: Capture) -> Iterator[Values]:
 def _declined(machine: Machine, capture: Capture) -> Iterator[Values]:
     for one in machine.of(dhcp4.DECLINE, client=True):
         address = dhcp4.address(one.message.option(dhcp4.REQUESTED_ADDRESS)) or one.message.ciaddr
-        if len(capture.owners.get(address, {})) < 2:
+        if len(capture.owners.get(address, {})) < 2 and not _at_once(machine, one):
             yield {"address": address, "macs": f"somebody else: {machine.mac} declined it"}
+
+
+def _at_once(machine: Machine, declined: Said) -> bool:
+    """It was declined before anybody could have been asked for it: probing takes a second (RFC 5227 section 2.1.1)."""
+    given = [one.at for one in machine.of(dhcp4.ACK, client=False) if one.at <= declined.at]
+    return bool(given) and declined.at - given[-1] < SECOND // 5
+
+
+def _own_refusal(machine: Machine, _: Capture) -> Iterator[Values]:
+    for one in machine.of(dhcp4.DECLINE, client=True):
+        if _at_once(machine, one):
+            address = dhcp4.address(one.message.option(dhcp4.REQUESTED_ADDRESS)) or one.message.ciaddr
+            why = printable(one.message.option(dhcp4.MESSAGE) or b"no reason given", 120)
+            yield {"address": address, "why": why}
 
 
 def _cut(capture: Capture) -> Iterator[Values]:
@@ -750,7 +768,8 @@ SIGNATURES: tuple[tuple[str, Look], ...] = (
     ("bad-offer", _bad_offer), ("offer-without-mask", _without_mask), ("offer-without-server", _without_server),
     ("menu-broken", _menu_broken), ("pxe-unanswered", _pxe_unanswered), ("pxe-answer-lost", _pxe_answer_lost),
     ("pxe-wrong-port", _pxe_wrong_port), ("relay-drops", _relay_drops), ("relay-not-to-us", _relay_not_to_us),
-    ("lease-refused", _lease_refused), ("duplicate-address", _declined), ("dhcp-file-wins", _file_wins),
+    ("lease-refused", _lease_refused), ("duplicate-address", _declined), ("address-declined", _own_refusal),
+    ("dhcp-file-wins", _file_wins),
     ("no-next-server", _no_next_server), ("ipxe-without-features", _without_features), ("no-uri", _no_uri),
     ("answer-too-big", _too_big), ("arch-disagrees", _disagrees),
     ("file-missing", _tftp_error(1)), ("file-forbidden", _tftp_error(2)), ("tftp-server-error", _tftp_error()),

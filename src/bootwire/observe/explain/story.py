@@ -56,6 +56,8 @@ def _looked(answered: bool, code: int) -> str:
 def _dhcp(machine: Machine) -> Iterator[Sentence]:
     asked = 0
     xid = -1
+    boot_xid = (0, "")
+    boot_asked = 0
     for one in machine.said:
         message = one.message
         details = tuple(options.described(message))
@@ -65,6 +67,11 @@ def _dhcp(machine: Machine) -> Iterator[Sentence]:
             relay = f", through relay {message.giaddr}" if message.giaddr != signatures.NOWHERE else ""
             again = f" again ({asked})" if asked > 1 else ""
             yield Sentence(one.at, f"{one.client.summary} asks who is there{again}{relay}.", details)
+        elif one.from_client and one.dport == dhcp4.PXE_PORT:
+            boot_asked = boot_asked + 1 if boot_xid == (message.xid, one.destination) else 1
+            boot_xid = (message.xid, one.destination)
+            again = f" again ({boot_asked})" if boot_asked > 1 else ""
+            yield Sentence(one.at, f"It asks {one.destination} on port 4011 for its boot file{again}.", details)
         elif one.from_client:
             if text := _request(machine, one):
                 yield Sentence(one.at, text, details)
@@ -74,15 +81,14 @@ def _dhcp(machine: Machine) -> Iterator[Sentence]:
 
 def _request(machine: Machine, one: Said) -> str:
     message = one.message
-    if one.dport == dhcp4.PXE_PORT:
-        return f"It asks {one.destination} on port 4011 for its boot file."
     if message.type == dhcp4.REQUEST_LEASE:
         server = dhcp4.address(message.option(dhcp4.SERVER_ID))
         wanted = dhcp4.address(message.option(dhcp4.REQUESTED_ADDRESS)) or message.ciaddr
         of = f" of {server}" if server else ""
         return f"It takes {wanted}{of}. {chosen(machine, one)}".rstrip()
     if message.type == dhcp4.DECLINE:
-        return "It declines its address: somebody else has it."
+        why = printable(message.option(dhcp4.MESSAGE) or b"", 120)
+        return f"It declines its address{f': {why}' if why else ''}."
     if message.type == dhcp4.RELEASE:
         return f"It gives {message.ciaddr} back."
     if message.type == dhcp4.INFORM:
@@ -155,7 +161,8 @@ def _reply(one: Said) -> str:
     if message.type == dhcp4.ACK:
         return f"{one.server} gives it {message.yiaddr}{' and ' + name if name else ''}."
     if message.type == dhcp4.NAK:
-        return f"{one.server} refuses (NAK)."
+        why = printable(message.option(dhcp4.MESSAGE) or b"", 120)
+        return f"{one.server} refuses (NAK{f': {why}' if why else ''})."
     return f"{one.server} sends {_type(message.type)}."
 
 
@@ -168,7 +175,7 @@ def _name(one: Said) -> str:
 
 
 def _file(machine: Machine, one: Transfer) -> str:
-    asked = f"It asks {one.server} for {one.name} over TFTP"
+    asked = f"It asks {one.server} for {one.name or 'a file without a name'} over TFTP"
     if one.repeats:
         asked += f" {one.repeats + 1} times"
     asked += f" ({', '.join(f'{k} {v}' for k, v in one.asked.items())})" if one.asked else ""
