@@ -990,7 +990,7 @@ def doctor(card: Card | None, firmware: tuple[str, ...], verbose: bool, as_json:
 
     Takes an address for each. Exit status: 0 nothing is wrong, 3 warnings, 4 errors.
     """
-    from bootwire.serve.doctoring import run
+    from bootwire.serve.doctor import run
     from bootwire.serve.mode import StartError
 
     if card is None:

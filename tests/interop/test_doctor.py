@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bootwire.serve.ports import owners
 from namespaces import Namespace, dnsmasq, lan
 from product import ROOT, Server
 
@@ -58,6 +61,11 @@ def test_nothing_is_wrong_where_bootwire_serves_beside_dnsmasq(
     assert len(sizes) == 5
     assert all(one["octets"] > 0 and not one["trouble"] for one in sizes.values())
     assert len({one["octets"] for one in sizes.values()}) == 1
+    web = {one["role"]: one for one in report["http"]}
+    assert (web["kernel"]["status"], web["kernel"]["octets"], web["kernel"]["length"]) == (200, 4096, 4096)
+    assert web["kernel"]["whole"]
+    assert web["kernel"]["ranges"] is True
+    assert abs(web["kernel"]["date"]) < 2
 
 
 def test_nobody_offers_a_boot(hosts: list[Namespace]) -> None:
@@ -91,15 +99,126 @@ def test_the_named_server_has_no_tftp(hosts: list[Namespace]) -> None:
     with dnsmasq(network, "--dhcp-boot=loader.0,,10.9.0.2"):
         status, report = examined(client, "--as", "bios")
     assert status == 4
-    assert "tftp-blocked" in causes(report)
+    assert "tftp-no-service" in causes(report)
+
+
+@pytest.mark.parametrize("reaction", ["drop", "reject with icmp type admin-prohibited"])
+def test_a_firewall_before_tftp_and_http(hosts: list[Namespace], reaction: str) -> None:
+    """What is dropped, and what a firewall refuses in its own name: both are blocked, and the report says which."""
+    network, ours, client = hosts
+    ours.run("nft add table inet wall")
+    ours.run("nft add chain inet wall in '{ type filter hook input priority 0; }'")
+    ours.run(f"nft add rule inet wall in udp dport 69 {reaction}")
+    ours.run(f"nft add rule inet wall in tcp dport 80 {reaction}")
+    options = ("--dhcp-match=set:efi,option:client-arch,7", "--dhcp-boot=tag:!efi,loader.0,,10.9.0.2")
+    http = ("--dhcp-vendorclass=set:http,HTTPClient", "--dhcp-option-force=tag:http,60,HTTPClient",
+            "--dhcp-boot=tag:http,http://10.9.0.2/loader.efi")  # fmt: skip
+    with dnsmasq(network, *options, *http):
+        status, report = examined(client, "--as", "bios", "--as", "uefi-http")
+    assert status == 4
+    assert {"tftp-blocked", "http-blocked"} <= causes(report), report
+    assert not {"tftp-no-service", "http-refused"} & causes(report)
+    blocked = [one["because"] for one in report["findings"] if one["cause"] == "tftp-blocked"]
+    assert ["prohibited" in one for one in blocked] == [reaction != "drop"]
+
+
+def unsigned(path: Path, machine: int = 0x8664) -> bytes:
+    """The headers of an EFI application, and nothing that could run."""
+    image = bytearray(4096)
+    image[:2], image[0x3C:0x40] = b"MZ", (0x80).to_bytes(4, "little")
+    image[0x80:0x84], image[0x84:0x86] = b"PE\0\0", machine.to_bytes(2, "little")
+    image[0x94:0x96], image[0x98:0x9A] = (240).to_bytes(2, "little"), (0x20B).to_bytes(2, "little")
+    image[0x98 + 68 : 0x98 + 70] = (10).to_bytes(2, "little")
+    image[0x98 + 108 : 0x98 + 112] = (16).to_bytes(4, "little")
+    path.write_bytes(image)
+    return bytes(image)
+
+
+def readable(place: Path) -> None:
+    """dnsmasq drops to a user that is not ours."""
+    for one in [place, *place.parents[:2], *place.iterdir()]:
+        one.chmod(0o755)
+
+
+SHIM = Path("/usr/lib/shim/shimx64.efi.signed")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "severity"),
+    [
+        ("unsigned", "secure-boot-unsigned", "warning"),
+        ("arm64", "wrong-architecture", "error"),
+        ("text", "loader-not-efi", "error"),
+        ("shim", "", ""),
+    ],
+)
+def test_loaders_of_uefi(hosts: list[Namespace], tmp_path: Path, kind: str, cause: str, severity: str) -> None:
+    network, _, client = hosts
+    loader = tmp_path / "loader.efi"
+    match kind:
+        case "shim":
+            loader.write_bytes(SHIM.read_bytes())
+        case "text":
+            loader.write_bytes(b"<html>It works!</html>" * 100)
+        case _:
+            unsigned(loader, 0xAA64 if kind == "arm64" else 0x8664)
+    readable(tmp_path)
+    with dnsmasq(network, "--enable-tftp", f"--tftp-root={tmp_path}", "--dhcp-boot=loader.efi"):
+        _, report = examined(client, "--as", "uefi")
+    told = {one["cause"]: one["severity"] for one in report["findings"]}
+    program = report["trials"][0]["programs"][0]
+    if not cause:
+        assert not {name for name in told if name.startswith(("secure", "wrong", "loader"))}, told
+        assert (program["kind"], program["architecture"], program["sbat"]) == ("shim", "x86_64", True)
+        assert any("Microsoft" in name for name in program["signers"])
+    else:
+        assert told[cause] == severity, told
+    assert report["trials"][0]["programs"][0]["octets"] == loader.stat().st_size
+
+
+def test_a_script_names_an_initrd_that_is_not_there(hosts: list[Namespace], kernel: str, tmp_path: Path) -> None:
+    """A script over HTTP from nginx: the kernel is there, the initrd is not."""
+    network, ours, client = hosts
+    root = tmp_path / "www"
+    root.mkdir()
+    (root / "boot.ipxe").write_text("#!ipxe\nkernel vmlinuz quiet\ninitrd images/initrd.img\nboot\n")
+    (root / "vmlinuz").write_bytes(Path(kernel).read_bytes())
+    readable(root)
+    with nginx(ours, root, tmp_path), dnsmasq(network, "--dhcp-boot=http://10.9.0.2/boot.ipxe"):
+        status, report = examined(client, "--as", "ipxe")
+    assert status == 4
+    assert "initrd-missing" in causes(report), report["findings"]
+    assert "kernel-missing" not in causes(report)
+    web = {one["url"].rpartition("/")[2]: one for one in report["http"]}
+    assert web["vmlinuz"]["ranges"] is True
+    assert web["initrd.img"]["status"] == 404
+
+
+@contextlib.contextmanager
+def nginx(where: Namespace, root: Path, state: Path, more: str = "") -> Iterator[None]:
+    """nginx on port 80 with files below `root`."""
+    (state / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {state}/nginx.pid; error_log {state}/error.log;\n"
+        "events {}\nhttp { access_log off; default_type application/octet-stream; "
+        f"server {{ listen 80; root {root}; {more} }} }}\n"
+    )
+    process = where.start("nginx", "-c", str(state / "nginx.conf"), "-e", str(state / "error.log"))
+    try:
+        until = time.monotonic() + 10
+        while not where.call(lambda: owners("tcp", 80)):
+            assert time.monotonic() < until, "nginx did not start"
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def test_a_small_mtu_between(hosts: list[Namespace], tmp_path: Path) -> None:
     """What the server sends is larger than what passes, and nobody is told: as in a tunnel."""
     network, _, client = hosts
     (tmp_path / "loader.0").write_bytes(bytes(range(250)) * 400)
-    for place in [tmp_path, *tmp_path.parents[:2], tmp_path / "loader.0"]:
-        place.chmod(0o755)
+    readable(tmp_path)
     client.run("ip link set lan mtu 1300")
     with dnsmasq(network, "--enable-tftp", f"--tftp-root={tmp_path}", "--dhcp-boot=loader.0"):
         status, report = examined(client, "--as", "bios")

@@ -185,6 +185,7 @@ SHOWN = {
     "dns-unanswered": lambda: Capture(IPXE).booted().dns(None).quiet(2.0),
     "port-closed": lambda: Capture().booted().icmp(3, 69),
     "no-route": lambda: Capture().booted().icmp(1, 69),
+    "prohibited": lambda: Capture().booted().icmp(13, 69),
     "no-router": lambda: Capture().discover().offer().proxy(siaddr="198.51.100.9").request().reply(5, MASK, HERE),
     "arp-unanswered": lambda: [c := Capture().booted(), *[c.arp(c.mac, OWN, "192.0.2.77") for _ in range(3)]][0],
     "answer-too-big": lambda: Capture().discover().offer(*[(code, b"x" * 250) for code in range(224, 232)]),

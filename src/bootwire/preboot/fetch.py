@@ -209,12 +209,21 @@ class Fetcher:
             case _:
                 return self._http(self._wanted(parsed, url, part, "GET"), url, begin)
 
-    def ask(self, wanted: http_client.Wanted, sink: Sink) -> http.Response:
+    def ask(
+        self, wanted: http_client.Wanted, sink: Sink, began: Callable[[http.Response], object] | None = None
+    ) -> http.Response:
         """One request just as it is wanted, whatever the status of the answer, whose body goes into the sink.
 
-        Raises FetchError where there is no answer, or no whole one.
+        began: is told the head before the body comes. Raises FetchError where there is no answer, or no whole one; and
+        what the sink raises, after which the rest is not read.
         """
-        run = _HttpRun(self, wanted, wanted.url, lambda head: sink, any_status=True)
+
+        def begin(head: Head) -> Sink:
+            if began is not None and run.response is not None:
+                began(run.response)
+            return sink
+
+        run = _HttpRun(self, wanted, wanted.url, begin, any_status=True)
         try:
             run.go()
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from bootwire.engine import S, http_client, tftp
 from bootwire.engine.ip import UdpPort
@@ -35,11 +36,15 @@ class Player:
 
     say    takes a line of the machine's screen
     files  every file that was fetched whole, by its SHA-256
+    sources  (URL, SHA-256) of those that are there, in the order that they came
+    asked    URLs asked for over HTTP, whatever came
     """
 
     stack: Stack
     say: Callable[[str], object]
     files: dict[str, bytes] = field(default_factory=dict)
+    sources: list[tuple[str, str]] = field(default_factory=list)
+    asked: dict[str, None] = field(default_factory=dict)
 
     def run(self, firmware: str) -> Outcome:
         """Power on. firmware: one of FIRMWARE. OSError where the card is not usable any more."""
@@ -149,10 +154,15 @@ class Player:
             datagrams.close()
         if not isinstance(receiver.outcome, tftp.Received):
             return transfers.tftp_failed(receiver.outcome, repeats)
-        return Fetched(-1, repeats=repeats) if wanted.probe is not None else self._keep(body, repeats=repeats)
+        return (
+            Fetched(-1, repeats=repeats)
+            if wanted.probe is not None
+            else self._keep(_tftp_url(wanted), body, repeats=repeats)
+        )
 
     def _http(self, wanted: steps.HttpGet, machine: Machine, fetcher: Fetcher) -> Fetched | NotFetched:
         body = bytearray()
+        self.asked[wanted.url] = None
         request = http_client.Wanted(
             wanted.url, wanted.method, wanted.headers, limit=min(wanted.limit, self._room), idle=wanted.idle,
             redirects=wanted.redirects,
@@ -161,16 +171,23 @@ class Player:
             response = fetcher.ask(request, body.extend)
         except FetchError as error:
             return transfers.http_failed(error.why, error.detail)
-        return self._keep(body, response.status, tuple(response.headers.items()))
+        return self._keep(wanted.url, body, response.status, tuple(response.headers.items()))
 
     @property
     def _room(self) -> int:
         return _LARGEST - sum(map(len, self.files.values()))
 
     def _keep(
-        self, body: bytearray, status: int = 200, headers: tuple[tuple[str, str], ...] = (), repeats: int = 0
+        self, url: str, body: bytearray, status: int = 200, headers: tuple[tuple[str, str], ...] = (), repeats: int = 0
     ) -> Fetched:
         data = bytes(body)
         fetched = steps.whole(data, status, headers, repeats)
         self.files[fetched.sha256] = data
+        if data and status == 200:
+            self.sources.append((url, fetched.sha256))
         return fetched
+
+
+def _tftp_url(wanted: steps.TftpGet) -> str:
+    name = quote(wanted.name, safe="/:\\")
+    return f"tftp://{wanted.server}/{name}"

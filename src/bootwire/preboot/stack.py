@@ -127,13 +127,14 @@ class Stack:
             self.host.routes.add(octets, int(prefix or 8 * len(octets)), packed(gateway) if gateway else None)
 
     def ping(
-        self, address: str, *, timeout: float = 2.0, size: int = 56, identifier: int = 1, sequence: int = 1
-    ) -> float:
-        """Seconds until `address` answered. OSError with the reason if it did not."""
+        self, address: str, *, timeout: float = 2.0, size: int = 56, identifier: int = 1, sequence: int = 1,
+        whole: bool = False,
+    ) -> float:  # fmt: skip
+        """Seconds until `address` answered. OSError with the reason if it did not. whole: never in fragments."""
         target = packed(address)
         data = bytes(i & 0xFF for i in range(size))
         with self.acting() as now:
-            trouble = self.host.ping(target, identifier, sequence, now, data)
+            trouble = self.host.ping(target, identifier, sequence, now, data, whole=whole)
         if trouble:
             raise OSError(trouble)
         found: list[EchoReply | Undelivered] = []

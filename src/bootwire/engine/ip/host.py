@@ -39,6 +39,7 @@ _SOLICITS, _SOLICIT_GAP = 3, 4 * S  # RFC 4861 section 10: MAX_RTR_SOLICITATIONS
 _PROBE: Ns = 1 * S  # RFC 4862 section 5.4: one solicitation, then RETRANS_TIMER
 _FOREVER = 0xFFFFFFFF  # seconds; a lifetime without end
 _TCP_HEADERS = 60  # the longest TCP header
+_ECHO = 8  # octets of an echo request before its data
 _NO_OFFLOAD = Offload()
 
 
@@ -221,6 +222,11 @@ class Host:
         self.add_address(ip6.link_local(self.mac), 64, now, probe=True)
         self._solicit = (now + _PROBE, _SOLICITS)
 
+    @property
+    def routers(self) -> list[bytes]:
+        """Routers that advertised themselves as default routers (RFC 4861 section 6.3.4)."""
+        return list(self._routers)
+
     def owns(self, address: bytes) -> bool | None:
         """Whether an address is ours; None: it is being probed."""
         own = self._addresses.get(address)
@@ -274,15 +280,24 @@ class Host:
         datagram = ip.emit_udp(ip.Udp(source_port, port, payload), source, destination)
         return self._send(source, destination, ip.UDP, datagram, now)
 
-    def ping(self, destination: bytes, identifier: int, sequence: int, now: Ns, data: bytes = bytes(56)) -> str:
-        """Send an echo request; "" or why not. The answer comes as EchoReply, or as Undelivered."""
+    def ping(
+        self, destination: bytes, identifier: int, sequence: int, now: Ns, data: bytes = bytes(56), *,
+        whole: bool = False,
+    ) -> str:  # fmt: skip
+        """Send an echo request; "" or why not. The answer comes as EchoReply, or as Undelivered.
+
+        whole: never in fragments, as path MTU discovery wants it; longer than the card's MTU it cannot be sent.
+        """
         source = self.source_for(destination)
         if source is None:
             return "no address to send from"
         echo = icmp.Echo(False, identifier, sequence, data)
+        if whole and (20 if len(destination) == 4 else ip6.HEADER) + _ECHO + len(data) > self.mtu:
+            return "longer than the card's MTU"
         if len(destination) == 4:
-            return self._send(source, destination, icmp.PROTOCOL4, icmp.emit4(echo), now)
-        return self._send(source, destination, icmp.PROTOCOL6, icmp.emit6(echo, source, destination), now)
+            return self._send(source, destination, icmp.PROTOCOL4, icmp.emit4(echo), now, whole=whole)
+        octets = icmp.emit6(echo, source, destination)
+        return self._send(source, destination, icmp.PROTOCOL6, octets, now, whole=whole)
 
     # --- TCP ------------------------------------------------------------------------------------------------------
 

@@ -363,10 +363,10 @@ class Connection:
         """
         if not self._una <= unwrap(quoted_seq, self._una) <= self._nxt:
             self._drop("ICMP error about a segment not in flight")
-        elif self.state in (State.SYN_SENT, State.SYN_RECEIVED) and hard:
+            return
+        self.soft_error = because
+        if self.state in (State.SYN_SENT, State.SYN_RECEIVED) and hard:
             self._end(Failure.UNREACHABLE)
-        else:
-            self.soft_error = because
 
     def path_mtu(self, payload: int, quoted_seq: int) -> None:
         """The path takes only `payload` octets of TCP header and data; an ICMP error says so."""

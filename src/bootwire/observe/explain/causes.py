@@ -242,6 +242,9 @@ port-closed | error | {server} says that nothing listens on its UDP port {port}.
 no-route | error | {router} has no route to {destination}.
   | Look at router (option 3) and subnet mask (option 1) that DHCP gives, and at the routing.
   | RFC 792: net or host unreachable
+prohibited | error | {router} refuses what goes to {destination}{port}, in the name of a firewall.
+  | Let that through, on {router} and on {destination}.
+  | RFC 1812 section 5.2.7.1: administratively prohibited
 no-router | warning | {server} is on another network, and DHCP gives no router (option 3).
   | Let the DHCP server send option 3.
   | RFC 2132 section 3.5
@@ -266,8 +269,8 @@ bad-dhcp | warning | {count} DHCP messages cannot be read; the first, from {serv
 """
 
 
-def _read(table: str) -> Mapping[str, Cause]:
-    """A cause is a line and what is indented below it: id | severity | because | fix | source."""
+def read(table: str) -> Mapping[str, Cause]:
+    """A table of causes: each is a line and what is indented below it: id | severity | because | fix | source."""
     found: dict[str, Cause] = {}
     for block in re.split(r"\n(?=\S)", table.strip()):
         ident, severity, because, fix, source = (part.strip() for part in " ".join(block.split()).split(" | "))
@@ -276,4 +279,4 @@ def _read(table: str) -> Mapping[str, Cause]:
     return found
 
 
-CAUSES: Mapping[str, Cause] = _read(_TABLE)
+CAUSES: Mapping[str, Cause] = read(_TABLE)

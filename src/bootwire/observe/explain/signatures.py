@@ -672,10 +672,21 @@ def _port_closed(machine: Machine, _: Capture) -> Iterator[Values]:
 
 def _no_route(machine: Machine, _: Capture) -> Iterator[Values]:
     for _at, source, problem in machine.problems:
-        if (problem.type == icmp.UNREACHABLE4 and problem.code in (0, 1, 6, 7, 9, 10, 13)) and (
+        if (problem.type == icmp.UNREACHABLE4 and problem.code in (0, 1, 6, 7)) and (
             len(problem.quote) >= 20 and source not in machine.addresses
         ):
             yield {"router": source, "destination": ip.v4_text(problem.quote[16:20])}
+
+
+def _prohibited(machine: Machine, _: Capture) -> Iterator[Values]:
+    for _at, source, problem in machine.problems:
+        if (problem.type == icmp.UNREACHABLE4 and problem.code in (9, 10, 13)) and (
+            len(problem.quote) >= 20 and source not in machine.addresses
+        ):
+            ports = problem.quote[(problem.quote[0] & 15) * 4 :][:4]
+            kind = {6: "TCP", 17: "UDP"}.get(problem.quote[9], "")
+            port = f", {kind} port {int.from_bytes(ports[2:], 'big')}" if kind and len(ports) == 4 else ""
+            yield {"router": source, "destination": ip.v4_text(problem.quote[16:20]), "port": port}
 
 
 def _needs_fragmenting(machine: Machine, _: Capture) -> Iterator[Values]:
@@ -786,8 +797,8 @@ SIGNATURES: tuple[tuple[str, Look], ...] = (
     ("http-no-length", _http(lambda one: one.status == 200 and one.length < 0 and _by_uefi(one))),
     ("http-broke-off", _http_cut), ("http-damaged", _damaged), ("http-blocked", _blocked), ("http-refused", _closed),
     ("dns-failing", _dns_failing), ("dns-unanswered", _dns_silent), ("port-closed", _port_closed),
-    ("no-route", _no_route), ("needs-fragmenting", _needs_fragmenting), ("no-router", _no_router),
-    ("arp-unanswered", _arp_silent),
+    ("no-route", _no_route), ("prohibited", _prohibited), ("needs-fragmenting", _needs_fragmenting),
+    ("no-router", _no_router), ("arp-unanswered", _arp_silent),
 )  # fmt: skip
 """(cause, what shows it), for machines that netboot."""
 

@@ -1,0 +1,70 @@
+"""`bootwire doctor`: a machine of each firmware in turn on this network; who answers, how it ends, and what is wrong.
+
+Every machine boots as that firmware would, up to the kernel, over a card of our own (`trials`); what passed is then
+read as `explain` reads a capture. After them a plain host looks at the same network (`files`). All of that is
+values (`seen`), which become findings (`judge`) and a report (`told`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from bootwire.observe import names
+from bootwire.preboot.online import Card, Online
+from bootwire.preboot.power_on import FIRMWARE
+from bootwire.serve.doctor import files, told
+from bootwire.serve.doctor.judge import findings
+from bootwire.serve.doctor.seen import Report
+from bootwire.serve.doctor.trials import trial
+from bootwire.serve.explaining import STATUS
+from bootwire.serve.mode import StartError
+
+USUAL = ("bios", "uefi", "uefi-http", "ipxe")
+"""What is tried unless somebody chooses: one of each way into a boot."""
+
+
+def run(echo: Callable[[str], object], card: Card, firmwares: Sequence[str], as_json: bool, verbose: bool) -> int:
+    """Examine the network of this card. Returns the exit status; raises StartError, OSError (the card)."""
+    chosen = tuple(dict.fromkeys(firmwares)) or USUAL
+    if wrong := [name for name in chosen if name not in FIRMWARE]:
+        raise StartError(f"no firmware called {wrong[0]}: there are {', '.join(FIRMWARE)}", 2)
+
+    def say(line: str) -> None:
+        if not as_json:
+            echo(line)
+
+    began = time.monotonic()
+    report = Report()
+    for firmware in chosen:
+        say(f"{firmware}: power on")
+        report.trials.append(trial(card, firmware))
+        say(f"{firmware}: {report.trials[-1].ends}")
+    say("plain host: looks at the same")
+    _as_host(card, report)
+    report.seconds = time.monotonic() - began
+    found = findings(report)
+    if as_json:
+        echo(json.dumps(told.document(report, found)))
+    else:
+        for line in told.page(report, found, verbose):
+            echo(line)
+    return max((STATUS[one.severity] for one, _ in found), default=0)
+
+
+def _as_host(card: Card, report: Report) -> None:
+    """What a machine without any network boot gets, and sees."""
+    named: dict[str, bytes] = {}
+    for one in report.trials:
+        for transfer in one.machine.transfers if one.machine is not None else ():
+            if not names.optional(transfer.name):
+                named.setdefault(transfer.server, transfer.raw)
+    try:
+        with Online(replace(card, pcap=""), threaded=True) as online:
+            report.host = online.network
+            report.tftp = files.tftp_again(online, list(named.items()))
+            report.web = files.http_again(online, [url for one in report.trials for url in one.urls])
+    except OSError as error:
+        report.host_trouble = error.strerror or str(error)

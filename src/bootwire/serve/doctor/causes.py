@@ -1,0 +1,127 @@
+"""What only the doctor can see to be wrong, in the same form as what a capture shows (`observe.explain.causes`).
+
+Where a capture knows the same cause, it has the same id here, and its words unless the doctor knows more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from bootwire.observe.explain import causes
+from bootwire.observe.explain.causes import Cause
+from bootwire.observe.explain.signatures import Finding
+from bootwire.wire.text import printable
+
+_TABLE = """
+did-not-boot | error | It {ends}. Its screen: {screen}
+  | Record it (--pcap FILE --as NAME) and read it with bootwire explain -v FILE.
+  | the firmware's persona
+no-address-for-hosts | error | A plain host got no address: {trouble}.
+  | Start the network's DHCP server; look whether its pool is used up, or whether it refuses strangers.
+  | RFC 2131 section 4.4.1
+loader-not-nbp | warning | {name} ({octets} octets) begins like no network boot program: a BIOS jumps to its first
+    octet, whatever that is.
+  | Offer a loader for BIOS (undionly.kpxe, pxelinux.0) to architecture 0 (option 93).
+  | PXE 2.1 section 3.3.5: entry at 0000:7C00
+loader-too-big | warning | {name} has {octets} octets; a BIOS has room for {limit} at the most, and many ROMs for less.
+  | Offer a smaller build: undionly.kpxe instead of ipxe.pxe with every driver.
+  | PXE 2.1 section 3.3.5; BIOS shows PXE-E79
+loader-not-efi | error | {name} ({octets} octets) is {what}: UEFI refuses to load it.
+  | Offer an .efi file of its architecture, by option 93.
+  | UEFI 2.10 section 2.1.1; LoadImage: Unsupported
+secure-boot-unsigned | warning | {name} is not signed: machines with Secure Boot on refuse it (EFI_ACCESS_DENIED), and
+    say no more than that.
+  | Serve a signed loader (shim with a signed GRUB), or switch Secure Boot off in the machines' setup.
+  | UEFI 2.10 section 32.5
+secure-boot-unsigned-ipxe | info | {name} is iPXE and not signed, as its usual builds are: machines with Secure Boot on
+    refuse it (EFI_ACCESS_DENIED).
+  | For such machines serve a signed loader (shim with a signed GRUB), or switch Secure Boot off in their setup.
+  | UEFI 2.10 section 32.5
+secure-boot-own-key | warning | {name} is signed, and not by Microsoft ({signers}): only machines that have that key
+    enrolled start it with Secure Boot on.
+  | Serve shim as the distribution signed it, or enrol the key in every machine.
+  | UEFI 2.10 section 32.5
+secure-boot-one-ca | info | {name} is signed by {signers} alone: with Secure Boot on, {lacking} refuse it.
+  | Serve a shim that bears both signatures, where there is one.
+  | Microsoft: Secure Boot certificates of 2011 expire in 2026
+secure-boot-no-sbat | warning | {name} is signed and has no SBAT section: current shim and GRUB revocations refuse it.
+  | Update shim.
+  | github.com/rhboot/shim SBAT.md
+tftp-no-service | error | {server} says that nothing listens on its UDP port 69: {name} cannot be had.
+  | Start a TFTP server there, or name the right one (next-server, siaddr) in the DHCP or boot server.
+  | RFC 792: port unreachable; UEFI shows PXE-E22
+tftp-blocked | error | {name} cannot be had from {server} over TFTP: {trouble}.
+  | {do}
+  | RFC 1350 section 4; BIOS shows PXE-E32, UEFI PXE-E18
+tftp-broken | error | {name} does not come whole from {server} over TFTP: {trouble}.
+  | Look at that server's log of the same second.
+  | RFC 1350
+tftp-large-blocks | error | Blocks of 512 octets come from {server}, blocks of {size} do not: {trouble}. A link or
+    tunnel between has a smaller MTU, or fragments are dropped.
+  | Look at the MTU of every link and tunnel between; where it must stay, let the server offer no more than what fits
+    (dnsmasq: tftp-no-blocksize).
+  | RFC 2348; PXE-E32
+tftp-large-blocks-fragments | warning | Blocks of up to 1468 octets come from {server}, blocks of {size}, which go in
+    fragments, do not: {trouble}.
+  | Nothing, unless a firmware asks for blocks of that size: fragments are dropped between, or the server sends none.
+  | RFC 2348; PXE-E32
+tftp-windows | warning | Single blocks come from {server}, windows of {size} do not: {trouble}.
+  | Something between drops bursts (a small buffer, a rate limit), or its windows are broken.
+  | RFC 7440
+http-blocked | error | {server} does not take connections on port {port}: {trouble}.
+  | {do}
+  | RFC 9293 section 3.8.1; RFC 1812 section 5.2.7.1; iPXE: Connection timed out
+http-broke-off | error | {name} breaks off after {octets} of {length} octets ({trouble}).
+  | Look at link, speed and duplex, and at that server's log.
+  | RFC 9112 section 8
+http-no-length | warning | {server} does not say how long {name} is (no Content-Length): UEFI HTTP Boot refuses that.
+  | Let the server send Content-Length, not chunks.
+  | EDK2 HttpBootDxe: Could not retrieve NBP file size from HTTP server
+http-no-ranges | info | {server} does not send parts of {name}: a broken transfer begins again, and disk images cannot
+    be booted over HTTP.
+  | Nothing, unless images are booted so.
+  | RFC 9110 section 14
+http-for-the-machine | info | {name} came for the machine that was told of it, and not for another ({text}).
+  | Nothing, if that server binds addresses to machines, as Bootwire does.
+  | RFC 9110 section 15.5
+http-slow | warning | {name} comes at {rate} MB/s: {octets} octets in {seconds} s.
+  | Look at speed and duplex of every link on the way, at that server's disk, and at what else it serves.
+  | measured here
+http-unreachable | error | There is no way to {server} port {port}: {trouble}.
+  | Look at router (option 3) and subnet mask (option 1) that DHCP gives, and whether {server} is switched on.
+  | RFC 792; RFC 826
+shim-unsigned-second | warning | {shim} starts {name}, which is not signed: with Secure Boot on, shim refuses it.
+  | Serve a GRUB signed by the same vendor as shim, or enrol its key (MOK).
+  | shim.c, verify_buffer
+"""
+
+CAUSES: Mapping[str, Cause] = {**causes.CAUSES, **causes.read(_TABLE)}
+
+SEVERITIES = causes.ORDER
+
+_SHOWN_AS = {
+    "secure-boot-unsigned-ipxe": "secure-boot-unsigned", "tftp-large-blocks-fragments": "tftp-large-blocks",
+}  # fmt: skip
+"""The same cause, less grave where it does no harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A finding, and words by which the same is known in what a capture showed (all of them must be there)."""
+
+    finding: Finding
+    marks: tuple[str, ...] = ()
+
+
+def told(ident: str, *marks: str, **values: object) -> Told:
+    """A finding of this cause with its values put in; machine is filled in by who lists it."""
+    cause = CAUSES[ident]
+    because, fix = cause.because.format_map(values), cause.fix.format_map(values)
+    name = _SHOWN_AS.get(ident, ident)
+    return Told(Finding(name, cause.severity, "", printable(because, 600), printable(fix, 600), cause.source), marks)
+
+
+def seen_with(one: Finding, who: str) -> Finding:
+    """The same, for people: who it was seen with."""
+    return replace(one, machine=who)

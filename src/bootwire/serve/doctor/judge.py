@@ -1,0 +1,150 @@
+"""What is wrong, out of all that was seen: pure, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from bootwire.observe.explain import signatures
+from bootwire.observe.explain.signatures import Finding
+from bootwire.serve.doctor import programs
+from bootwire.serve.doctor.causes import SEVERITIES, Told, told
+from bootwire.serve.doctor.seen import Fetch, Report, Trial, Web
+
+HOST = "plain host"
+"""Who saw what no firmware was needed for."""
+
+SLOW = 1 << 20  # octets a second: a kernel with its initrd takes minutes then
+_LEAST = 4 << 20  # octets: below that, a rate says little
+
+_OPEN_TFTP = (
+    "Let UDP port 69 and the high ports that it answers from through every firewall between (they come from a new port)"
+)
+_SAYS_NO = "a firewall between says that it is prohibited (ICMP)"
+
+Found = tuple[Finding, tuple[str, ...]]
+
+
+def findings(report: Report) -> list[Found]:
+    """Each with the firmware it was seen with, the worst first."""
+    seen: dict[tuple[str, str], tuple[Finding, list[str]]] = {}
+    for trial in report.trials:
+        for one in signatures.findings(trial.capture):
+            seen.setdefault((one.cause, one.because), (one, []))[1].append(trial.firmware)
+        for each in programs.findings(trial):
+            _add(seen, each, trial.firmware)
+    for each in _of_host(report):
+        _add(seen, each, HOST)
+    told_of = {name for one, names in seen.values() if one.severity == "error" for name in names}
+    for trial in report.trials:
+        if not (trial.well or trial.firmware in told_of):
+            _add(seen, _unexplained(trial), trial.firmware)
+    found = [(one, tuple(dict.fromkeys(names))) for one, names in seen.values()]
+    return sorted(found, key=lambda pair: SEVERITIES.index(pair[0].severity))
+
+
+def _add(seen: dict[tuple[str, str], tuple[Finding, list[str]]], each: Told, who: str) -> None:
+    """A cause that is known already, and is the same by its marks, is only seen once more."""
+    one = each.finding
+    for (cause, because), (_, names) in seen.items():
+        if cause == one.cause and each.marks and all(mark in because for mark in each.marks):
+            names.append(who)
+            return
+    seen.setdefault((one.cause, one.because), (one, []))[1].append(who)
+
+
+def _unexplained(trial: Trial) -> Told:
+    screen = "; ".join(line for line in trial.screen[-3:] if line.strip())
+    return told("did-not-boot", ends=trial.ends, screen=screen)
+
+
+def _of_host(report: Report) -> Iterator[Told]:
+    if report.host_trouble:
+        yield told("no-address-for-hosts", trouble=report.host_trouble)
+    for server in dict.fromkeys(one.server for one in report.tftp):
+        yield from of_tftp([one for one in report.tftp if one.server == server])
+    for one in report.web:
+        yield from of_web(one)
+
+
+def of_tftp(mine: Sequence[Fetch]) -> Iterator[Told]:
+    """mine: one server's transfers, the smallest first."""
+    small, *others = mine
+    values = {"server": small.server, "name": small.name}
+    match small.why:
+        case "":
+            pass
+        case "no service":
+            yield told("tftp-no-service", **values)
+        case "prohibited":
+            do = f"{_OPEN_TFTP}."
+            yield told("tftp-blocked", trouble=_SAYS_NO, do=do, **values)
+        case "silent":
+            do = f"{_OPEN_TFTP}. On the server: is its firewall open, and does the TFTP service run?"
+            trouble = "no answer, not even that nothing listens there: a firewall drops it, or the server is off"
+            yield told("tftp-blocked", trouble=trouble, do=do, **values)
+        case "unreachable":
+            do = f"Look at router and mask that DHCP gives, and whether {small.server} is switched on."
+            yield told("tftp-blocked", trouble=small.trouble, do=do, **values)
+        case "error":
+            yield told("file-missing", small.server, text=small.trouble.removeprefix("error "), **values)
+        case _:
+            yield told("tftp-broken", trouble=small.trouble, **values)
+    if small.why:
+        return
+    blocks = [one for one in others if one.why and one.window == 1]
+    if blocks:
+        ident = "tftp-large-blocks" if blocks[0].block <= 1468 else "tftp-large-blocks-fragments"
+        yield told(ident, server=small.server, size=blocks[0].block, trouble=blocks[0].trouble)
+    windows = [one for one in others if one.why and one.window > 1]
+    if windows and len(windows) == sum(one.window > 1 for one in others) and not any(b.block <= 1468 for b in blocks):
+        yield told("tftp-windows", server=small.server, size=windows[0].window, trouble=windows[0].trouble)
+
+
+_MISSING = {"kernel": "kernel-missing", "initrd": "initrd-missing", "script": "script-missing"}
+
+
+def of_web(one: Web) -> Iterator[Told]:
+    """What is wrong with one URL."""
+    path = urlsplit(one.url).path or "/"
+    values = {"server": one.server or urlsplit(one.url).hostname or "", "name": one.url, "port": one.port}
+    where = (one.server, str(one.port))
+    match one.why:
+        case "refused":
+            yield told("http-refused", *where, **values)
+        case "prohibited":
+            do = f"Let TCP port {one.port} through the firewall, on {one.server} and between."
+            yield told("http-blocked", trouble=_SAYS_NO, do=do, **values)
+        case "silent":
+            do = f"Let TCP port {one.port} through the firewall; look whether the HTTP server's machine runs."
+            trouble = "no answer, neither yes nor no: a firewall drops it, or the server is off"
+            yield told("http-blocked", *where, trouble=trouble, do=do, **values)
+        case "unreachable":
+            yield told("http-unreachable", trouble=one.trouble, **values)
+        case "name":
+            yield told("dns-failing", one.url, text=one.trouble, name=urlsplit(one.url).hostname or one.url)
+        case "status" if one.had and one.status in (401, 403, 404, 410):
+            yield told("http-for-the-machine", text=one.trouble, **values)
+        case "status" if one.status in (401, 403, 404, 410):
+            yield told(_MISSING.get(one.role, "http-missing"), one.server, path, text=one.trouble, **values)
+        case "status":
+            yield told("http-error", one.server, path, text=one.trouble, **values)
+        case "short" | "stalled":
+            length = f"{one.length:,}" if one.length >= 0 else "unknown"
+            trouble = "the server hung up" if one.why == "short" else "no octet came for seconds"
+            octets = f"{one.octets:,}"
+            yield told("http-broke-off", path, octets=octets, length=length, trouble=trouble, **values)
+        case "broken":
+            yield told("http-damaged", one.server, path, text=one.trouble, **values)
+        case _:
+            yield from _of_good(one, values)
+
+
+def _of_good(one: Web, values: dict[str, object]) -> Iterator[Told]:
+    if one.length < 0 and one.role in ("kernel", "initrd", "loader"):
+        yield told("http-no-length", one.server, **values)
+    if one.ranges is False and one.octets >= _LEAST:
+        yield told("http-no-ranges", **values)
+    if one.octets >= _LEAST and one.octets / one.seconds < SLOW:
+        rate = f"{one.octets / one.seconds / 1e6:.2f}"
+        yield told("http-slow", rate=rate, octets=f"{one.octets:,}", seconds=f"{one.seconds:.1f}", **values)

@@ -1,0 +1,98 @@
+"""The doctor's report for a person in 80 columns, and as one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from bootwire.observe.explain import signatures
+from bootwire.serve.doctor.causes import seen_with
+from bootwire.serve.doctor.judge import Found
+from bootwire.serve.doctor.seen import NOWHERE, Report, Web
+from bootwire.serve.explaining import findings_page
+
+
+def responders(report: Report) -> dict[str, list[str]]:
+    """Who offered what, in the order they were heard."""
+    found: dict[str, list[str]] = {}
+    for trial in report.trials:
+        for machine in trial.capture.machines.values():
+            boots = signatures.booting(machine)
+            for one in trial.offers if machine is trial.machine else ():
+                what = [] if one.message.yiaddr == NOWHERE else ["addresses"]
+                what += [f"boots {trial.firmware}"] if one in boots else []
+                found.setdefault(one.server, []).extend(what)
+    return {server: list(dict.fromkeys(what)) for server, what in found.items()}
+
+
+def page(report: Report, found: list[Found], verbose: bool) -> Iterator[str]:
+    """Lines."""
+    yield ""
+    yield "WHO ANSWERS"
+    answering = responders(report)
+    for server, what in answering.items():
+        yield f"  {server:<15} {', '.join(what)}"
+    if not answering:
+        yield "  nobody"
+    if (host := report.host) is not None:
+        yield f"  a plain host gets {host.address}/{host.prefix}"
+    yield from _tftp(report)
+    yield from _web(report)
+    yield ""
+    yield from findings_page([seen_with(one, ", ".join(names)) for one, names in found], verbose)
+
+
+def _tftp(report: Report) -> Iterator[str]:
+    if not report.tftp:
+        return
+    yield ""
+    yield "TFTP, AGAIN       block  window      octets  seconds"
+    for one in report.tftp:
+        went = f"{one.octets:>11,} {one.seconds:>8.2f}" if not one.why else f"  {one.trouble}"
+        repeats = f"  {one.repeats} sent again" if one.repeats and not one.why else ""
+        yield f"  {one.server:<15} {one.block:>5} {one.window:>7} {went}{repeats}"
+
+
+def _web(report: Report) -> Iterator[str]:
+    if not report.web:
+        return
+    yield ""
+    yield "HTTP, AGAIN"
+    for one in report.web:
+        yield f"  {one.role or 'file':<8}{one.url}"
+        yield f"          {went(one)}"
+
+
+def went(one: Web) -> str:
+    """How a URL fared, in a phrase."""
+    if one.why:
+        return one.trouble or one.why
+    rate = f", {one.octets / max(one.seconds, 1e-6) / 1e6:,.1f} MB/s" if one.octets >= 1 << 20 else ""
+    parts = {True: ", parts can be had", False: ", no parts", None: ""}[one.ranges]
+    size = f"{one.octets:,} octets" + ("" if one.whole else f" of {one.length:,} looked at")
+    return f"{one.status}, {size} in {one.seconds:.2f} s{rate}{parts}"
+
+
+def document(report: Report, found: list[Found]) -> dict[str, object]:
+    """For `json.dumps`: everything."""
+    return {
+        "seconds": round(report.seconds, 3),
+        "trials": [
+            {
+                "firmware": one.firmware, "mac": one.mac, "ends": one.ends, "well": one.well,
+                "seconds": round(one.seconds, 3), "screen": list(one.screen),
+                "programs": [asdict(program) for program in one.programs],
+            }
+            for one in report.trials
+        ],
+        "responders": responders(report),
+        "tftp": [asdict(one) for one in report.tftp],
+        "http": [asdict(one) for one in report.web],
+        "findings": [
+            {
+                "cause": one.cause, "severity": one.severity, "firmware": list(names), "because": one.because,
+                "fix": one.fix, "source": one.source,
+            }
+            for one, names in found
+        ],
+    }  # fmt: skip
