@@ -509,7 +509,7 @@ class _Server:
             self._record(Warned("", advice.what, advice.fix))
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
-        if not self._settings.json:
+        if not self._settings.json and not systemd.is_output(1):  # entries need no heading
             with contextlib.suppress(OSError):
                 os.write(1, f"{prose.HEADER}\n".encode())
 
