@@ -12,6 +12,7 @@ from bootwire.programs.build import build
 
 SECTOR = 512
 LINUX_DATA = uuid.UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
+ESP = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 UNIQUE = uuid.UUID("11111111-2222-3333-4444-555555555555")
 
 MARK = """
@@ -98,15 +99,21 @@ def logical(kind: int, start: int, count: int, following: tuple[int, int] | None
     return (bytes(446) + entries).ljust(510, b"\0") + b"\x55\xaa"
 
 
-def gpt_disk(path: Path, size: int, partitions: dict[int, tuple[int, int, str]], records: dict[int, bytes]) -> Path:
-    """partitions: index from 1 -> first sector, last sector, name; records: sector -> its octets."""
+def gpt_disk(
+    path: Path,
+    size: int,
+    partitions: dict[int, tuple[int, int, str]],
+    records: dict[int, bytes],
+    kinds: dict[int, uuid.UUID] | None = None,
+) -> Path:
+    """partitions: index from 1 -> first sector, last sector, name; kinds: their types; records: sector -> its octets."""
     last = size // SECTOR - 1
     mbr_disk(path, size, [(0, 0xEE, 1, last)], records)
     entries = bytearray(128 * 128)
     for index, (first, end, name) in partitions.items():
         text = name.encode("utf-16-le").ljust(72, b"\0")
         entries[128 * (index - 1) : 128 * index] = (
-            LINUX_DATA.bytes_le + UNIQUE.bytes_le + struct.pack("<QQQ", first, end, 0) + text
+            (kinds or {}).get(index, LINUX_DATA).bytes_le + UNIQUE.bytes_le + struct.pack("<QQQ", first, end, 0) + text
         )
     head = struct.pack(
         "<8sIIIIQQQQ16sQIII", b"EFI PART", 0x10000, 92, 0, 0, 1, last, 34, last - 33, UNIQUE.bytes_le, 2, 128, 128,

@@ -16,7 +16,7 @@ from bootwire.lab.network import LabError
 from bootwire.observe import prose
 from bootwire.policy import inventory
 from bootwire.programs.build import build_efi
-from disks import LINUX_DATA, UNIQUE, gpt_disk, mbr_disk
+from disks import ESP, LINUX_DATA, UNIQUE, gpt_disk, mbr_disk
 from lab_bench import BOOTWIRE, MAC, Bench
 
 pytestmark = pytest.mark.e2e
@@ -32,10 +32,14 @@ status program(void) {
 """
 
 
-def mark(directory: Path) -> bytes:
-    """An EFI program that says whether it was started from a disk or by the network."""
+def mark(directory: Path, text: str = "MARK", *, ends: bool = False) -> bytes:
+    """An EFI program that says whether it was started from a disk or by the network; and ends then, or never."""
     source = directory / "mark.c"
-    source.write_text(MARK)
+    source.write_text(
+        MARK.replace("MARK", text).replace("for (;;) services->stall(1000000)", "return 0")
+        if ends
+        else MARK.replace("MARK", text)
+    )
     return build_efi(source, "x86_64")
 
 
@@ -47,16 +51,24 @@ def drive(path: Path, number: int = 0) -> list[str]:
     ]  # fmt: skip
 
 
-def esp_disk(path: Path, directory: Path) -> Path:
-    """A GPT disk whose third partition has a FAT file system with the loader."""
+def fat(directory: Path, text: str) -> bytes:
+    """A FAT file system of 4,096 sectors with a loader that says `text`."""
     loader, files = directory / "BOOTX64.EFI", directory / "esp.img"
-    loader.write_bytes(mark(directory))
+    loader.write_bytes(mark(directory, text))
     with files.open("wb") as image:
         image.truncate(4096 * 512)
     for argv in (["mformat", "-i", files, "::"], ["mmd", "-i", files, "::/EFI", "::/EFI/BOOT"]):
         subprocess.run(argv, check=True)
     subprocess.run(["mcopy", "-i", files, loader, "::/EFI/BOOT/BOOTX64.EFI"], check=True)
-    return gpt_disk(path, 16 << 20, {3: (2048, 2048 + 4095, "esp")}, {2048: files.read_bytes()})
+    return files.read_bytes()
+
+
+def esp_disk(path: Path, directory: Path, *, other: bool = False) -> Path:
+    """A GPT disk whose third partition is an EFI system partition; other: its first has a loader, too, and is none."""
+    partitions, records = {3: (8192, 8192 + 4095, "esp")}, {8192: fat(directory, "MARK")}
+    if other:
+        partitions[1], records[2048] = (2048, 2048 + 4095, "data"), fat(directory, "WRONG")
+    return gpt_disk(path, 16 << 20, partitions, records, {3: ESP})
 
 
 def said(bench: Bench, machine: Machine, pattern: str, timeout: float = 150) -> str:
@@ -107,7 +119,7 @@ def test_hello_reports_what_the_machine_is_and_goes_on_to_a_kernel(
 
 @pytest.mark.parametrize("answer", ["partition 3", "disk 0x80 partition 3", "system-id 239"])
 def test_ask_starts_the_loader_of_an_efi_system_partition(bench: Bench, tmp_path: Path, answer: str) -> None:
-    disk = esp_disk(tmp_path / "a.img", tmp_path)
+    disk = esp_disk(tmp_path / "a.img", tmp_path, other=True)
     with bench:
         bench.start_dhcp()
         bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", answer])
@@ -123,6 +135,22 @@ def test_ask_chains_another_network_program(bench: Bench, tmp_path: Path) -> Non
         answer = f"multiboot {BOOTWIRE}:other.efi"
         bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", answer, "--files", str(files)])
         said(bench, bench.power_on("uefi"), "told: (?s:.*)MARK, by the network")
+
+
+def test_ask_says_that_what_it_started_has_ended_and_falls_back_after_its_last_try(
+    bench: Bench, tmp_path: Path
+) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "other.efi").write_bytes(mark(tmp_path, ends=True))
+    (files / "next.efi").write_bytes(mark(tmp_path, "NEXT"))
+    with bench:
+        bench.start_dhcp()
+        more = ["--program", "ask", "--bootinfo-answer", f"multiboot {BOOTWIRE}:other.efi", "--files", str(files)]
+        more += ["--program-tries", "1", "--program-fallback", "next-program", "--program-next", "next.efi"]
+        bench.serve("uefi", more=more)
+        machine = bench.power_on("uefi")
+        said(bench, machine, "(?s)MARK, by.*started and has ended, .*that was the last try.*NEXT, by the network")
 
 
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-arm64"])
@@ -167,7 +195,11 @@ def test_ask_sets_the_firmwares_next_boot_option(bench: Bench, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("fallback", "ends"), [("local-disk", "MARK, from a disk"), ("next-device", "Back to the firmware.*Command line: ")]
+    ("fallback", "ends"),
+    [
+        ("local-disk", "MARK, from a disk"),
+        ("next-device", "Back to the firmware.*Command line: "),
+    ],
 )
 def test_ask_without_an_answer_falls_back_as_configured(bench: Bench, tmp_path: Path, fallback: str, ends: str) -> None:
     """The firmware's next device is the same card, by HTTP."""

@@ -249,14 +249,25 @@ def test_ask_starts_the_machine_over(bench: Bench) -> None:
         said(bench, machine, "(?s)start over.*Bootwire ask 1.*start over", 120)
 
 
-@pytest.mark.parametrize(("fallback", "ends"), [("local-disk", "MBR 80 "), ("next-device", "MBR 80 ")])
+@pytest.mark.parametrize(
+    ("fallback", "ends"),
+    [
+        ("local-disk", "MBR 80 "),
+        ("next-device", "Back to the firmware(?s:.*)MBR 80 "),
+        ("next-program", "OTHER "),
+        ("reboot", "(?s)falling back.*Bootwire ask 1"),
+    ],
+)
 def test_ask_without_an_answer_falls_back_as_configured(bench: Bench, tmp_path: Path, fallback: str, ends: str) -> None:
     disk = mbr_disk(tmp_path / "a.img", 1 << 20, [(0x80, 0x83, 64, 64)], {0: code(tmp_path, "MBR")})
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "other.0").write_bytes(code(tmp_path, "OTHER"))
     with bench:
         bench.start_dhcp()
-        more = ["--program", "ask", "--program-fallback", fallback, "--program-tries", "2"]
-        bench.serve("bios", more=more)
-        machine = bench.power_on("bios", options=drive(disk, "virtio-blk-pci"))
+        more = ["--program", "ask", "--program-fallback", fallback, "--program-tries", "1"]
+        bench.serve("bios", more=[*more, "--program-next", "other.0", "--files", str(files)])
+        machine = bench.power_on("bios", options=[*drive(disk, "virtio-blk-pci"), "-action", "reboot=reset"])
         said(bench, machine, ends, 120)
         note = told(bench, facts.ProgramSaid)
         assert isinstance(note, facts.ProgramSaid)

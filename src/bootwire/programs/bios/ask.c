@@ -142,6 +142,7 @@ void program(void) {
   }
   udp_close();
   put('\n');
-  note(opcode ? "ask: the server has nothing for this machine, falling back" : "ask: no answer, falling back");
+  note(failures == parameters.tries ? "ask: that was the last try, falling back"
+       : opcode ? "ask: the server has nothing for this machine, falling back" : "ask: no answer, falling back");
   fall_back();
 }

@@ -69,29 +69,35 @@ static int boot_option(const char *name) {
   return name[8] ? -1 : number;
 }
 
-/* Do it; returns where it could not be done, or what was started has ended. */
-static void obey(void) {
+/* Do it; returns where it could not be done (0), or what was started has ended. */
+static int obey(void) {
   char *path = (char *)in + 12;
   in[267] = in[271] = 0;
   switch (type()) {
-  case PART: print("partition %u\n", number(12)), chain_file(0x80, number(12), LOADER); break;
-  case DISK_PART: print("disk %x, partition %u\n", number(12), number(16)), chain_file(number(12), number(16), LOADER); break;
-  case SYSID: print("the first EFI system partition\n"), chain_file(0x80, 0, LOADER); break;
+  case PART:
+    print("partition %u\n", number(12));
+    return chain_file(0x80, number(12), ESP, LOADER);
+  case DISK_PART:
+    print("disk %x, partition %u\n", number(12), number(16));
+    return chain_file(number(12), number(16), ESP, LOADER);
+  case SYSID:
+    print("the first partition of type %x\n", number(12));
+    return chain_file(0x80, 0, number(12), LOADER);
   case MULTIBOOT:
     print("a network program: %s\n", path + 4);
-    if (boot_option(path + 4) >= 0) boot_next(boot_option(path + 4));
-    else chain_program(number(12) ? in + 12 : server, path + 4);
+    if (boot_option(path + 4) < 0) return chain_program(number(12) ? in + 12 : server, path + 4);
+    boot_next(boot_option(path + 4));
     break;
   case MEMORY_FS:
     print("a memory file system: %s\n", path);
-    chain_program(server, is_url(path) ? (const char *)parameters.next : path);
-    break;
+    return chain_program(server, is_url(path) ? (const char *)parameters.next : path);
   case RESET:
   case RESTART:
     print("start over\n");
     reset();
   default: print("something unknown: type %u\n", type());
   }
+  return NOT_STARTED;
 }
 
 status program(void) {
@@ -122,13 +128,15 @@ status program(void) {
       continue;
     }
     print("\ntold: ");
-    obey();
-    note("ask: what was told could not be done, asking again");
+    int how = obey();
+    note(how ? "ask: what was told was started and has ended, asking again"
+             : "ask: what was told could not be done, asking again");
     if (++failures == parameters.tries) break;
     pause(5);
     opcode = ask();
   }
   print("\n");
-  note(opcode ? "ask: the server has nothing for this machine, falling back" : "ask: no answer, falling back");
+  note(failures == parameters.tries ? "ask: that was the last try, falling back"
+       : opcode ? "ask: the server has nothing for this machine, falling back" : "ask: no answer, falling back");
   return fall_back();
 }

@@ -9,6 +9,7 @@ const struct guid PXE_GUID = {0x03C4E603, 0xAC28, 0x11D3, {0x9A, 0x2D, 0, 0x90, 
 const struct guid BLOCK_GUID = {0x964E5B21, 0x6459, 0x11D2, {0x8E, 0x39, 0, 0xA0, 0xC9, 0x69, 0x72, 0x3B}};
 const struct guid FILE_GUID = {0x964E5B22, 0x6459, 0x11D2, {0x8E, 0x39, 0, 0xA0, 0xC9, 0x69, 0x72, 0x3B}};
 const struct guid PATH_GUID = {0x09576E91, 0x6D3F, 0x11D2, {0x8E, 0x39, 0, 0xA0, 0xC9, 0x69, 0x72, 0x3B}};
+const struct guid INFO_GUID = {0x8CF2F62C, 0xBC9B, 0x4821, {0x80, 0x8D, 0xEC, 0x9E, 0xC4, 0x21, 0xA1, 0xA0}};
 const struct guid GLOBAL_GUID = {0x8BE4DF61, 0x93CA, 0x11D2, {0xAA, 0x0D, 0, 0xE0, 0x98, 0x03, 0x2B, 0x8C}};
 
 struct table *table;
@@ -206,12 +207,12 @@ static int run(void *source, u64 size, void *path, void *device) {
   if (FAILED(s)) {
     print("The firmware does not load it (status %x)%s\n", (u32)s, (u32)s == 26 ? ": Secure Boot" : "");
     if (child) services->unload(child);
-    return 0;
+    return NOT_STARTED;
   }
   if (device && !FAILED(services->protocol(child, &IMAGE_GUID, (void **)&info))) info->device = device;
   s = services->start(child, 0, 0);
   print("It ended with status %x\n", (u32)s);
-  return !FAILED(s);
+  return FAILED(s) ? ENDED_BADLY : ENDED_WELL;
 }
 
 int chain_program(const u8 *from, const char *name) {
@@ -219,31 +220,39 @@ int chain_program(const u8 *from, const char *name) {
   u64 size = 0;
   void *buffer = 0, *path = 0;
   copy(to.v4, from, 4);
-  if (!pxe || !name[0]) return 0;
+  if (!pxe || !name[0]) return NOT_STARTED;
   print("Fetching %s from %i\n", name, from);
   if (FAILED(pxe->mtftp(pxe, 1 /* size */, 0, 0, &size, 0, &to, (const u8 *)name, 0, 0)) || !size || size > 64 << 20 ||
       !(buffer = memory(size)) ||
       FAILED(pxe->mtftp(pxe, 2 /* read */, buffer, 0, &size, 0, &to, (const u8 *)name, 0, 0))) {
     print("It cannot be had\n");
     if (buffer) services->free(buffer);
-    return 0;
+    return NOT_STARTED;
   }
   services->protocol(loaded->device, &PATH_GUID, &path);
-  int good = run(buffer, size, path, loaded->device);
+  int how = run(buffer, size, path, loaded->device);
   services->free(buffer);
-  return good;
+  return how;
 }
 
 static u32 node_size(const u8 *node) {
   return node[2] | node[3] << 8;
 }
 
-/* Handle of partition `index` (0: the first with a file system) of disk `disk`, counted as hello counts them. */
-int chain_file(u32 disk, u32 index, const char *name) {
+/* Is a partition of this MBR type, as far as the firmware says what it is? */
+static int of_type(void *handle, u32 type) {
+  struct partition_info *info;
+  if (FAILED(services->protocol(handle, &INFO_GUID, (void **)&info))) return 0;
+  return (type == ESP && info->system) || (info->kind == 1 && info->record[4] == type);
+}
+
+/* Disks and partitions are counted as hello counts them. */
+static int chain_those(u32 disk, u32 index, int typed, u32 type, const char *name) {
   u64 count = 0;
   void **handles = 0;
   u32 at = 0x7F;
-  if (FAILED(services->handles(2, &BLOCK_GUID, 0, &count, &handles))) return 0;
+  int how = NOT_STARTED;
+  if (FAILED(services->handles(2, &BLOCK_GUID, 0, &count, &handles))) return how;
   for (u64 i = 0; i < count; i++) {
     struct block_io *io;
     u8 *whole, *one;
@@ -259,7 +268,7 @@ int chain_file(u32 disk, u32 index, const char *name) {
         continue; /* a hard drive node (section 10.3.5.1) with a file system on it */
       u32 number;
       copy(&number, one + size + 4, 4);
-      if (index && number != index) continue;
+      if (index ? number != index : of_type(handles[j], type) != typed) continue;
       u32 used = size + node_size(one + size), n = length(name);
       u8 *path = memory(used + 4 + 2 * n + 2 + 4);
       if (!path) continue;
@@ -269,11 +278,19 @@ int chain_file(u32 disk, u32 index, const char *name) {
       for (u32 k = 0; k <= n; k++) file[4 + 2 * k] = name[k] == '/' ? '\\' : name[k], file[5 + 2 * k] = 0;
       copy(file + 4 + 2 * n + 2, "\x7F\xFF\4\0", 4);
       print("Starting %s of partition %u of disk %x\n", name, number, disk);
-      if (run(0, 0, path, 0)) return 1;
+      int ended = run(0, 0, path, 0);
+      if (ended == ENDED_WELL) return ended;
+      if (ended) how = ended;
     }
   }
-  print("Disk %x, partition %u: no loader %s that starts\n", disk, index, name);
-  return 0;
+  return how;
+}
+
+int chain_file(u32 disk, u32 index, u32 type, const char *name) {
+  int how = chain_those(disk, index, 1, type, name);
+  if (!how && !index) how = chain_those(disk, index, 0, type, name);
+  if (!how) print("Disk %x, partition %u: no loader %s that starts\n", disk, index, name);
+  return how;
 }
 
 void reset(void) {
@@ -291,8 +308,8 @@ void boot_next(u16 number) { /* section 3.3 */
 status fall_back(void) {
   u8 how = parameters.fallback;
   pause(parameters.pause);
-  if (how == NEXT_PROGRAM && chain_program(server, (const char *)parameters.next)) return 0;
-  if (how == LOCAL_DISK && chain_file(0x80, 0, LOADER)) return 0;
+  if (how == NEXT_PROGRAM && chain_program(server, (const char *)parameters.next) == ENDED_WELL) return 0;
+  if (how == LOCAL_DISK && chain_file(0x80, 0, ESP, LOADER) == ENDED_WELL) return 0;
   if (how == REBOOT) reset();
   if (how == HOLD)
     for (;;) services->stall(1000000);

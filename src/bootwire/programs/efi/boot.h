@@ -95,6 +95,12 @@ struct block_io {
   status (API *read)(struct block_io *, u32 media, u64 block, u64 size, void *buffer);
 };
 
+struct partition_info { /* section 13.18: EFI_PARTITION_INFO_PROTOCOL, of firmware since 2.7 */
+  u32 revision, kind; /* 1: MBR, 2: GPT */
+  u8 system, reserved[7], record[128];
+} __attribute__((packed));
+#define ESP 0xEF /* MBR type of an EFI system partition (section 5.2.2) */
+
 struct parameters { /* src/bootwire/programs/parameters.py */
   char magic[8];
   u8 server[4];
@@ -106,7 +112,7 @@ struct parameters { /* src/bootwire/programs/parameters.py */
 extern volatile struct parameters parameters;
 enum { NEXT_PROGRAM, NEXT_DEVICE, LOCAL_DISK, REBOOT, HOLD };
 
-extern const struct guid IMAGE_GUID, PXE_GUID, BLOCK_GUID, PATH_GUID, FILE_GUID, GLOBAL_GUID;
+extern const struct guid IMAGE_GUID, PXE_GUID, BLOCK_GUID, PATH_GUID, FILE_GUID, INFO_GUID, GLOBAL_GUID;
 extern struct table *table;
 extern struct services *services;
 extern struct pxe *pxe;      /* 0 where the program was not started from the network */
@@ -133,8 +139,10 @@ void report_item(u16 type, const void *a, u32 a_size, const void *b, u32 b_size)
 int report_send(void);
 void note(const char *);
 
-int chain_program(const u8 *from, const char *name);       /* returns when it has ended, or could not be started */
-int chain_file(u32 disk, u32 partition, const char *name); /* a loader of an EFI system partition */
+enum { NOT_STARTED, ENDED_WELL, ENDED_BADLY };
+int chain_program(const u8 *from, const char *name); /* one of these */
+/* A loader of a partition with a file system. partition 0: the first of an MBR type, or else the first that starts. */
+int chain_file(u32 disk, u32 partition, u32 type, const char *name);
 void reset(void) __attribute__((noreturn));
 void boot_next(u16 number);  /* starts over with boot option Boot####; returns if that could not be set */
 status fall_back(void);

@@ -234,7 +234,7 @@ status program(void) {
   print(report_send() ? "The server has it\n" : "The server did not acknowledge it\n");
   pause(parameters.pause);
   if (parameters.next[0]) {
-    if (chain_program(server, (const char *)parameters.next)) return 0;
+    if (chain_program(server, (const char *)parameters.next) == ENDED_WELL) return 0;
     note("hello: the next network program could not be started");
     if (parameters.fallback == NEXT_PROGRAM) parameters.fallback = NEXT_DEVICE;
   }
