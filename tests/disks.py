@@ -106,7 +106,7 @@ def gpt_disk(
     records: dict[int, bytes],
     kinds: dict[int, uuid.UUID] | None = None,
 ) -> Path:
-    """partitions: index from 1 -> first sector, last sector, name; kinds: their types; records: sector -> its octets."""
+    """partitions: index from 1 -> first sector, last sector, name; kinds: types; records: sector -> its octets."""
     last = size // SECTOR - 1
     mbr_disk(path, size, [(0, 0xEE, 1, last)], records)
     entries = bytearray(128 * 128)

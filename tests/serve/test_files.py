@@ -1,13 +1,16 @@
 """What a published directory gives out, what it never does, and what happens while somebody swaps links under it."""
 
+import itertools
 import os
 import resource
 import socket
-import threading
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from bootwire.serve import files
 from bootwire.serve.content import Content, Missing
 from bootwire.serve.files import PublishedDirectory, open_local
 
@@ -224,36 +227,64 @@ def test_a_directory_that_is_none(tmp_path: Path, kind: str) -> None:
         PublishedDirectory(str(tmp_path / kind))
 
 
+class Swapped:
+    """A tree whose directory "swap" is at each moment one of `WAYS`: real, a link out of the tree, or not there."""
+
+    WAYS = ("real", "way-out", "way-up", "")
+
+    def __init__(self, folder: Path) -> None:
+        outside, self.pub = folder / "outside", folder / "pub"
+        for directory, data in ((outside, SECRET), (self.pub / "real", b"inside")):
+            directory.mkdir(parents=True)
+            (directory / "file").write_bytes(data)
+        (self.pub / "way-out").symlink_to(outside)
+        (self.pub / "way-up").symlink_to("../outside")
+        self.now = ""
+
+    def show(self, way: str) -> None:
+        if self.now:
+            os.rename(self.pub / "swap", self.pub / self.now)
+        if way:
+            os.rename(self.pub / way, self.pub / "swap")
+        self.now = way
+
+    def opened(self, published: PublishedDirectory, first: str, *changes: tuple[int, str]) -> tuple[object, int]:
+        """What "swap/file" is where "swap" becomes another way before the n-th line that opens it; lines there were."""
+        lines = 0
+
+        def line(frame: FrameType, event: str, _: object) -> object:
+            nonlocal lines
+            if frame.f_code.co_filename != files.__file__:
+                return None
+            if event == "line":
+                for way in (way for at, way in changes if at == lines):
+                    self.show(way)
+                lines += 1
+            return line
+
+        self.show(first)
+        before = sys.gettrace()
+        sys.settrace(line)
+        try:
+            found = published.open("swap/file")
+        finally:
+            sys.settrace(before)
+        return octets(found), lines
+
+
 def test_no_swapped_link_leads_out(tmp_path: Path) -> None:
-    """A directory of the tree becomes a link out of it and back, thousands of times, while files are opened."""
-    outside, pub = tmp_path / "outside", tmp_path / "pub"
-    for directory, data in ((outside, SECRET), (pub / "real", b"inside")):
-        directory.mkdir(parents=True)
-        (directory / "file").write_bytes(data)
-    (pub / "way-out").symlink_to(outside)
-    (pub / "way-up").symlink_to("../outside")
-    published = PublishedDirectory(str(pub))
-    stop = threading.Event()
-
-    def swap() -> None:
-        shown, hidden = str(pub / "swap"), str(pub / "hidden")
-        ways = [str(pub / "way-out"), str(pub / "way-up")]
-        while not stop.is_set():
-            for way in ways:
-                os.rename(pub / "real", shown)
-                os.rename(shown, hidden)
-                os.rename(way, shown)
-                os.rename(shown, way)
-                os.rename(hidden, pub / "real")
-
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    try:
-        seen = {octets(published.open("swap/file")) for _ in range(20_000)}
-    finally:
-        stop.set()
-        swapper.join()
-        published.close()
+    """A directory of the tree becomes a link out of it, and something else again, at each moment of an open."""
+    swapped = Swapped(tmp_path)
+    published = PublishedDirectory(str(swapped.pub))
+    swapped.opened(published, "real")  # its name is known from here on, as most are
+    seen = set()
+    lines = max(swapped.opened(published, first)[1] for first in swapped.WAYS)
+    for first, then in itertools.product(swapped.WAYS, repeat=2):
+        for at in range(lines):
+            seen.add(swapped.opened(published, first, (at, then))[0])
+            for later in range(at + 1, lines):
+                seen.add(swapped.opened(published, first, (at, then), (later, first))[0])
+    published.close()
     assert SECRET not in seen
     assert {found.forbidden for found in seen if isinstance(found, Missing)} == {True, False}
     assert b"inside" in seen
