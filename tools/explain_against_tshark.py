@@ -398,7 +398,7 @@ def compare_tftp(path: Path, capture: explain.Capture, report: Report) -> None:
     for row in rows(
         path, "tftp && !icmp && frame.len == frame.cap_len", "tftp.opcode", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst",
         "udp.srcport", "udp.dstport", "tftp.source_file", "tftp.option.name", "tftp.option.value", "tftp.block",
-        "tftp.error.code", "tftp.error.message",
+        "tftp.error.code", "tftp.error.message", "udp.length",
     ):  # fmt: skip
         if not row["tftp.opcode"]:
             continue
@@ -419,7 +419,9 @@ def compare_tftp(path: Path, capture: explain.Capture, report: Report) -> None:
         if opcode == 6:
             last.agreed = words
         elif opcode == 3 and key == target:
-            last.blocks.add(int(row["tftp.block"][0]))
+            first, size = int(row["tftp.block"][0]), 4 + int((last.agreed or {}).get("blksize", "512"))
+            several = max(1, -(-(int(row["udp.length"][0]) - 8) // size))  # in one datagram: the card cuts it later
+            last.blocks.update((first + more) & 0xFFFF for more in range(several))
         elif opcode == 5:
             last.error = (row["tftp.error.message"] or [""])[0]
     ours: dict[tuple[str, str], list[Transfer]] = {}

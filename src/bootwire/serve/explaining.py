@@ -174,10 +174,11 @@ def _machine(machine: Machine, began: int, verbose: bool) -> Iterator[str]:
 
 
 def _wrapped(text: str, indent: str, first: str = "") -> list[str]:
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         printable(text, 2_000), _WIDTH, initial_indent=first or indent, subsequent_indent=indent,
         break_long_words=True, break_on_hyphens=False,
     )  # fmt: skip
+    return [line.rstrip() for line in lines]  # what stands before a long word keeps its space
 
 
 def _count(number: int, what: str) -> str:
