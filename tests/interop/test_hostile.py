@@ -79,9 +79,12 @@ def medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def assert_usual(before: dict[str, float], now: dict[str, float], times: float) -> None:
-    """No protocol takes longer than `times` what it took before; 5 ms are for whoever else runs on this machine."""
+    """No protocol takes longer than `times` what it took before.
+
+    A good request stands in line behind BATCH hostile items, each of which may cost 0.1 ms; the same time is for
+    whoever else runs on this machine."""
     for name, seconds in before.items():
-        assert now[name] < times * seconds + 0.005, (name, before, now)
+        assert now[name] < times * seconds + BATCH * 0.000_1, (name, before, now)
 
 
 # --- malformed input ---------------------------------------------------------------------------------------------
