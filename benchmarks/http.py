@@ -296,6 +296,7 @@ def serve(where: str, profile: str | None) -> int:
     # In place of this directory, where Python would find this very file for its own package `http`.
     sys.path[:1] = [str(ROOT / "src"), *map(str, ROOT.glob(".venv/lib/python3*/site-packages"))]
     from bootwire.engine.lru import Lru
+    from bootwire.serve import descriptors
     from bootwire.serve.answers import Answers
     from bootwire.serve.boot_scripts import Script
     from bootwire.serve.files import PublishedDirectory
@@ -316,6 +317,7 @@ def serve(where: str, profile: str | None) -> int:
             record=journal.record,
         )
         journal.start()
+        descriptors.prepare()
         loop = Loop()
         HttpServer(
             loop, [("127.0.0.1", int(port))], answers.http, journal.record, record_made=journal.record_made

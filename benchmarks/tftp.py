@@ -313,6 +313,7 @@ def verdict(results: list[dict]) -> int:
 
 def serve(files: str) -> int:
     sys.path[:0] = [str(ROOT / "src"), *map(str, ROOT.glob(".venv/lib/python3*/site-packages"))]
+    from bootwire.serve import descriptors
     from bootwire.serve.files import PublishedDirectory
     from bootwire.serve.journal import Journal
     from bootwire.serve.loop import Loop
@@ -322,6 +323,7 @@ def serve(files: str) -> int:
     with open("/dev/null", "wb", buffering=0) as out:
         journal = Journal(out.fileno(), json=True)
         journal.start()
+        descriptors.prepare()
         loop = Loop()
         TftpServer(loop, [(AT[0], AT[1], "")], lambda name, peer: directory.open(name), journal.record)
         signal.signal(signal.SIGTERM, lambda *_: loop.stop())

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import gc
 import os
-import resource
 import shlex
 import signal
 import socket
@@ -34,7 +33,7 @@ from bootwire.policy import inventory
 from bootwire.policy.decide import Offerings
 from bootwire.policy.inventory import Hardware
 from bootwire.policy.target import Menu, Traits
-from bootwire.serve import loaders, systemd
+from bootwire.serve import descriptors, loaders, systemd
 from bootwire.serve.answers import SCRIPT, Answers
 from bootwire.serve.boot_scripts import Scripts
 from bootwire.serve.bootinfo_decisions import ROOM as MEMORY_FS
@@ -77,7 +76,6 @@ TFTP_PORT = 69  # RFC 1350 section 4
 HTTP_PORT, HTTP_PORT_ELSE = 80, 8080
 RASPBERRY_FILES = ("bootcode.bin", "start4.elf", "config.txt")  # what Raspberry Pi 3, 4 and 5 ask for
 ADDRESS_CHECK_SECONDS = 2.0  # how soon a changed address of an interface is followed
-DESCRIPTORS = 16_384  # twice the transfers and connections there may be at most, and some to spare
 DRAIN_SECONDS = 3.0  # how long transfers under way may go on after the first signal
 
 
@@ -132,7 +130,7 @@ class _Server:
         self._journal = _open_journal(settings)
         self._record = self._journal.record
         self._transfers = Loop()
-        self._http_limits, self._tftp_limits = _limits(_raise_descriptors())
+        self._http_limits, self._tftp_limits = _limits(descriptors.prepare())
         self._published = _publish(settings.files)
         self._loaders, self._advice = _loaders(settings)
         self._programs = programs(settings.program, self._loaders)
@@ -526,22 +524,12 @@ def _open_journal(settings: Settings) -> Journal:
     return Journal(1, json=settings.json, verbose=verbose)
 
 
-def _raise_descriptors() -> int:
-    """Raise our own limit of open files, as far as that needs no privilege; what it is now."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        return wanted
-    return soft if soft != resource.RLIM_INFINITY else DESCRIPTORS
-
-
-def _limits(descriptors: int) -> tuple[HttpLimits, TftpLimits]:
+def _limits(limit: int) -> tuple[HttpLimits, TftpLimits]:
     """What each service may hold so that neither takes the other's descriptors: a socket and a file for each peer."""
     http, tftp = HttpLimits(), TftpLimits()
     return (
-        replace(http, connections=min(http.connections, descriptors // 6)),
-        replace(tftp, transfers=min(tftp.transfers, descriptors // 6)),
+        replace(http, connections=min(http.connections, limit // 6)),
+        replace(tftp, transfers=min(tftp.transfers, limit // 6)),
     )
 
 
