@@ -129,13 +129,17 @@ class Bench:
     def power_on(self, firmware: str, segment: Segment | None = None, options: Sequence[str] = ()) -> Machine:
         return power_on(FIRMWARE[firmware], segment or self.lan, MAC, self.directory / firmware, options)
 
-    def finish(self, machine: Machine) -> Booted:
-        """Wait for the end of the machine's /init, then end Bootwire and gather everything."""
+    def said(self, machine: Machine, pattern: str, timeout: float = PATIENCE) -> str:
+        """What the machine printed where the pattern is; the timeline with it where it never did."""
         try:
-            machine.wait_for(f"{initrd.MARK} done", PATIENCE)
+            return machine.wait_for(pattern, timeout)[0]
         except LabError as error:
             story = "\n".join(prose.line(record) for record in self.server.records())
             raise LabError(f"{error}\n{story}\n{self.server.said()}") from None
+
+    def finish(self, machine: Machine) -> Booted:
+        """Wait for the end of the machine's /init, then end Bootwire and gather everything."""
+        self.said(machine, f"{initrd.MARK} done")
         seconds = time.time() - machine.started
         assert self.server.stop() == 0, self.server.said()
         records, beside = self.server.records(), self.dhcp_server

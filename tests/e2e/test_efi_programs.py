@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from bootwire import facts
-from bootwire.lab.firmware import FIRMWARE, Machine
+from bootwire.lab.firmware import FIRMWARE
 from bootwire.lab.linux import Linux
-from bootwire.lab.network import LabError
-from bootwire.observe import prose
 from bootwire.policy import inventory
 from bootwire.programs.build import build_efi
 from disks import ESP, LINUX_DATA, UNIQUE, gpt_disk, mbr_disk
@@ -71,15 +69,6 @@ def esp_disk(path: Path, directory: Path, *, other: bool = False) -> Path:
     return gpt_disk(path, 16 << 20, partitions, records, {3: ESP})
 
 
-def said(bench: Bench, machine: Machine, pattern: str, timeout: float = 150) -> str:
-    """What the machine printed where the pattern is; the timeline with it where it never did."""
-    try:
-        return machine.wait_for(pattern, timeout)[0]
-    except LabError as error:
-        story = "\n".join(prose.line(record) for record in bench.server.records())
-        raise LabError(f"{error}\n{story}\n{bench.server.said()}") from None
-
-
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-arm64"])
 def test_hello_reports_what_the_machine_is_and_goes_on_to_a_kernel(
     tmp_path: Path, linux: Callable[[str], Linux], state: Path, firmware: str
@@ -123,7 +112,7 @@ def test_ask_starts_the_loader_of_an_efi_system_partition(bench: Bench, tmp_path
     with bench:
         bench.start_dhcp()
         bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", answer])
-        said(bench, bench.power_on("uefi", options=drive(disk)), "told: (?s:.*)MARK, from a disk")
+        bench.said(bench.power_on("uefi", options=drive(disk)), "told: (?s:.*)MARK, from a disk")
 
 
 def test_ask_chains_another_network_program(bench: Bench, tmp_path: Path) -> None:
@@ -134,7 +123,7 @@ def test_ask_chains_another_network_program(bench: Bench, tmp_path: Path) -> Non
         bench.start_dhcp()
         answer = f"multiboot {BOOTWIRE}:other.efi"
         bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", answer, "--files", str(files)])
-        said(bench, bench.power_on("uefi"), "told: (?s:.*)MARK, by the network")
+        bench.said(bench.power_on("uefi"), "told: (?s:.*)MARK, by the network")
 
 
 def test_ask_says_that_what_it_started_has_ended_and_falls_back_after_its_last_try(
@@ -150,7 +139,7 @@ def test_ask_says_that_what_it_started_has_ended_and_falls_back_after_its_last_t
         more += ["--program-tries", "1", "--program-fallback", "next-program", "--program-next", "next.efi"]
         bench.serve("uefi", more=more)
         machine = bench.power_on("uefi")
-        said(bench, machine, "(?s)MARK, by.*started and has ended, .*that was the last try.*NEXT, by the network")
+        bench.said(machine, "(?s)MARK, by.*started and has ended, .*that was the last try.*NEXT, by the network")
 
 
 @pytest.mark.parametrize("firmware", ["uefi", "uefi-arm64"])
@@ -170,10 +159,10 @@ def test_ask_waits_until_an_order_comes_and_then_goes(bench: Bench, tmp_path: Pa
         bench.start_dhcp()
         bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", "wait"])
         machine = bench.power_on("uefi", options=drive(disk))
-        said(bench, machine, "told to wait")
+        bench.said(machine, "told to wait")
         order = [sys.executable, "-m", "bootwire", "order", MAC, "partition", "3", "--state-dir", str(bench.state)]
         assert b"it says so" in bench.ours.run(order)
-        said(bench, machine, "MARK, from a disk", 60)
+        bench.said(machine, "MARK, from a disk", 60)
 
 
 def test_ask_starts_the_machine_over(bench: Bench) -> None:
@@ -181,7 +170,7 @@ def test_ask_starts_the_machine_over(bench: Bench) -> None:
         bench.start_dhcp()
         bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", "reboot"])
         machine = bench.power_on("uefi", options=["-action", "reboot=reset"])
-        said(bench, machine, "(?s)start over.*Bootwire ask 1.*start over")
+        bench.said(machine, "(?s)start over.*Bootwire ask 1.*start over")
 
 
 def test_ask_sets_the_firmwares_next_boot_option(bench: Bench, tmp_path: Path) -> None:
@@ -191,7 +180,7 @@ def test_ask_sets_the_firmwares_next_boot_option(bench: Bench, tmp_path: Path) -
         bench.start_dhcp()
         bench.serve("uefi", more=["--program", "ask", "--bootinfo-answer", f"multiboot {BOOTWIRE}:Boot0001"])
         machine = bench.power_on("uefi", options=[*drive(disk), "-action", "reboot=reset"])
-        said(bench, machine, "(?s)told: a network program: Boot0001.*starting Boot0001 .*MARK, from a disk")
+        bench.said(machine, "(?s)told: a network program: Boot0001.*starting Boot0001 .*MARK, from a disk")
 
 
 @pytest.mark.parametrize(
@@ -209,4 +198,4 @@ def test_ask_without_an_answer_falls_back_as_configured(bench: Bench, tmp_path: 
         more = ["--program", "ask", "--program-fallback", fallback, "--program-tries", "2"]
         bench.serve("uefi", more=more)
         machine = bench.power_on("uefi", options=drive(disk))
-        said(bench, machine, f"(?is)no answer, falling back.*{ends}")
+        bench.said(machine, f"(?is)no answer, falling back.*{ends}")

@@ -22,13 +22,11 @@ from bootwire.lab import initrd
 from bootwire.lab.firmware import FIRMWARE, Machine, power_on
 from bootwire.lab.initrd import Entry
 from bootwire.lab.linux import Linux
-from bootwire.lab.network import LabError
 from bootwire.lab.server import start_server
-from bootwire.observe import prose
 from bootwire.serve import loaders
 from bootwire.serve.packages import fetch_package
 from disks import mbr_disk
-from lab_bench import BOOTWIRE, PATIENCE, Bench
+from lab_bench import BOOTWIRE, Bench
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -178,16 +176,9 @@ class Fleet:
         self.machines.append(machine)
         return machine
 
-    def said(self, machine: Machine, pattern: str) -> str:
-        try:
-            return machine.wait_for(pattern, PATIENCE)[0]
-        except LabError as error:
-            story = "\n".join(prose.line(record) for record in self.server.records())
-            raise LabError(f"{error}\n{story}\n{self.server.said()}") from None
-
     def cmdline(self, machine: Machine) -> str:
         """As the kernel itself printed it."""
-        self.said(machine, f"{initrd.MARK} done")
+        self.bench.said(machine, f"{initrd.MARK} done")
         found = machine.said(r"Kernel command line: (.*)")
         assert found
         return found[1]
@@ -233,8 +224,8 @@ def test_five_machines_from_one_file(fleet: Fleet, tmp_path: Path) -> None:
     assert "armed" in fleet.command("arm", MACS["installs"], "--tries", "1")
     installing = fleet.on("installs", "bios", *drive(empty))
     over_pxe = fleet.on("uefi", "uefi")
-    assert fleet.bench.token in fleet.said(installing, r"Kernel command line: .*")
-    fleet.said(installing, f"{initrd.MARK} installed")
+    assert fleet.bench.token in fleet.bench.said(installing, r"Kernel command line: .*")
+    fleet.bench.said(installing, f"{initrd.MARK} installed")
     assert installing.wait_end(30)
     cmdline = fleet.cmdline(over_pxe)
     assert "name=52-54-00-77-00-02 site=lab-one firmware=uefi" in cmdline
@@ -254,7 +245,7 @@ def test_five_machines_from_one_file(fleet: Fleet, tmp_path: Path) -> None:
         hashlib.sha256(transfer.communicate(timeout=120)[0]).digest()
         == hashlib.sha256((fleet.folder / "files" / "large").read_bytes()).digest()
     )
-    assert fleet.said(again, ON_DISK)
+    assert fleet.bench.said(again, ON_DISK)
     again.end()
     assert "site=changed-meanwhile firmware=uefi-http" in fleet.cmdline(over_http)
 
@@ -266,7 +257,7 @@ def test_five_machines_from_one_file(fleet: Fleet, tmp_path: Path) -> None:
     )  # fmt: skip
     board = fleet.on("arm64", "uefi-arm64")
     local = fleet.on("local", "bios", *drive(installed))
-    assert fleet.said(local, ON_DISK)
+    assert fleet.bench.said(local, ON_DISK)
     local.end()
     assert re.search(r"console=ttyAMA0 .*name=52-54-00-77-00-04 site=lab-one", fleet.cmdline(board))
 

@@ -10,14 +10,11 @@ from pathlib import Path
 import pytest
 
 from bootwire import facts
-from bootwire.lab.firmware import Machine
-from bootwire.lab.network import LabError
 from bootwire.lab.server import start_server
-from bootwire.observe import prose
 from bootwire.policy import inventory
 from bootwire.programs.build import main
 from disks import LINUX_DATA, UNIQUE, code, gpt_disk, logical, mbr_disk
-from lab_bench import BOOTWIRE, MAC, PATIENCE, Bench, type_at_prompt
+from lab_bench import BOOTWIRE, MAC, Bench, type_at_prompt
 
 pytestmark = pytest.mark.e2e
 
@@ -30,15 +27,6 @@ def drive(path: Path, kind: str, number: int = 0) -> list[str]:
         "-drive", f"if=none,id=disk{number},format=raw,file={path}",
         "-device", f"{kind},drive=disk{number},bootindex={number + 1}",
     ]  # fmt: skip
-
-
-def said(bench: Bench, machine: Machine, pattern: str, timeout: float = PATIENCE) -> str:
-    """What the machine printed where the pattern is; the timeline with it where it never did."""
-    try:
-        return machine.wait_for(pattern, timeout)[0]
-    except LabError as error:
-        story = "\n".join(prose.line(record) for record in bench.server.records())
-        raise LabError(f"{error}\n{story}\n{bench.server.said()}") from None
 
 
 def told(bench: Bench, kind: type[facts.Fact], what: Callable[[facts.Fact], bool] = lambda _: True) -> facts.Fact:
@@ -196,7 +184,7 @@ def test_ask_starts_the_boot_record_of_a_partition(bench: Bench, tmp_path: Path,
         bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", answer])
         options = [*drive(first, "virtio-blk-pci"), *drive(second, "virtio-blk-pci", 1)]
         machine = bench.power_on("bios", options=options)
-        said(bench, machine, mark, 90)
+        bench.said(machine, mark, 90)
 
 
 def test_ask_chains_another_network_program(bench: Bench, tmp_path: Path) -> None:
@@ -208,7 +196,7 @@ def test_ask_chains_another_network_program(bench: Bench, tmp_path: Path) -> Non
         answer = f"multiboot {BOOTWIRE}:other.0"
         bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", answer, "--files", str(files)])
         machine = bench.power_on("bios")
-        said(bench, machine, "OTHER ", 90)
+        bench.said(machine, "OTHER ", 90)
 
 
 def test_ask_chains_pxelinux_which_finds_its_files_beside_itself(bench: Bench, tmp_path: Path) -> None:
@@ -235,10 +223,10 @@ def test_ask_waits_until_an_order_comes_and_then_goes(bench: Bench, tmp_path: Pa
         bench.start_dhcp()
         bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", "wait"])
         machine = bench.power_on("bios", options=drive(disk, "virtio-blk-pci"))
-        said(bench, machine, "told to wait", 90)
+        bench.said(machine, "told to wait", 90)
         order = [sys.executable, "-m", "bootwire", "order", MAC, "partition", "1", "--state-dir", str(bench.state)]
         assert b"it says so" in bench.ours.run(order)
-        said(bench, machine, "VBR 80 00000040", 60)
+        bench.said(machine, "VBR 80 00000040", 60)
 
 
 def test_ask_starts_the_machine_over(bench: Bench) -> None:
@@ -246,7 +234,7 @@ def test_ask_starts_the_machine_over(bench: Bench) -> None:
         bench.start_dhcp()
         bench.serve("bios", more=["--program", "ask", "--bootinfo-answer", "reboot"])
         machine = bench.power_on("bios", options=["-action", "reboot=reset"])
-        said(bench, machine, "(?s)start over.*Bootwire ask 1.*start over", 120)
+        bench.said(machine, "(?s)start over.*Bootwire ask 1.*start over", 120)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +256,7 @@ def test_ask_without_an_answer_falls_back_as_configured(bench: Bench, tmp_path: 
         more = ["--program", "ask", "--program-fallback", fallback, "--program-tries", "1"]
         bench.serve("bios", more=[*more, "--program-next", "other.0", "--files", str(files)])
         machine = bench.power_on("bios", options=[*drive(disk, "virtio-blk-pci"), "-action", "reboot=reset"])
-        said(bench, machine, ends, 120)
+        bench.said(machine, ends, 120)
         note = told(bench, facts.ProgramSaid)
         assert isinstance(note, facts.ProgramSaid)
         assert "no answer" in note.text

@@ -12,7 +12,7 @@ from bootwire.facts import TransferDone
 from bootwire.serve.answers import Answers
 from bootwire.serve.content import Content, Later, Missing, Peer, Reply, Upstream
 from bootwire.serve.files import STILL, PublishedDirectory
-from bootwire.serve.prepared import CACHE, Shelf
+from bootwire.serve.prepared import CACHE, PreparedAnswers
 from bootwire.wire.http import Request
 from http_rig import Client, House, served
 
@@ -161,30 +161,30 @@ def test_a_request_in_two_pieces_is_one_request(site: Site, house: House) -> Non
 
 def test_the_date_goes_on() -> None:
     wall = 1_700_000_000.5
-    shelf = Shelf(lambda: wall)
+    answers = PreparedAnswers(lambda: wall)
     content = Content("a", 1, b"a", again=lambda peer: "")
-    response = shelf.whole(content, 0)
+    response = answers.whole(content, 0)
     assert response is not None
-    shelf.put(b"GET", content, response)
-    prepared = shelf.get(b"GET")
+    answers.put(b"GET", content, response)
+    prepared = answers.get(b"GET")
     assert prepared is not None
-    assert shelf.response(prepared, S // 2 - 1) == response
+    assert answers.response(prepared, S // 2 - 1) == response
     wall += 0.5
-    later = shelf.response(prepared, S // 2)
+    later = answers.response(prepared, S // 2)
     assert later == response.replace(b"22:13:20", b"22:13:21")
     assert b"22:13:21" in later
 
 
 def test_what_is_kept_is_bounded() -> None:
-    shelf = Shelf()
+    answers = PreparedAnswers()
     content = Content("a", 60_000, bytes(60_000), again=lambda peer: "")
-    response = shelf.whole(content, 0)
+    response = answers.whole(content, 0)
     assert response is not None
     for number in range(1000):
-        shelf.put(b"%d" % number, content, response)
-        shelf.put(b"%d" % number, content, response)
-    kept = sum(shelf.get(b"%d" % number) is not None for number in range(1000))
+        answers.put(b"%d" % number, content, response)
+        answers.put(b"%d" % number, content, response)
+    kept = sum(answers.get(b"%d" % number) is not None for number in range(1000))
     assert 0 < kept * len(response) <= CACHE
     for number in range(100_000):
-        shelf.put(b"%d" % number, content, b"")
-    assert 0 < sum(shelf.get(b"%d" % number) is not None for number in range(100_000)) <= 4096
+        answers.put(b"%d" % number, content, b"")
+    assert 0 < sum(answers.get(b"%d" % number) is not None for number in range(100_000)) <= 4096

@@ -203,7 +203,7 @@ def _static_routes(value: bytes) -> str:
 
 def _routes(value: bytes) -> str:
     """Option 121 (RFC 3442): width of the destination, its octets that count, the router."""
-    r, told = Reader(value), []
+    r, told = Reader(value), list[str]()
     while r.left() and len(told) < _MANY:
         width = r.u8("width")
         if width > 32:
@@ -215,7 +215,7 @@ def _routes(value: bytes) -> str:
 
 def _enterprise(value: bytes) -> str:
     """Options 124 and 125 (RFC 3925): enterprise number, length, data, and again."""
-    r, told = Reader(value), []
+    r, told = Reader(value), list[str]()
     while r.left() and len(told) < _MANY:
         number = r.u32("enterprise")
         told.append(f"enterprise {number}: {_guess(r.take(r.u8('length'), 'data'))}")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from bootwire.facts import Warned
 from bootwire.serve import bpf
-from bootwire.serve.capture_socket import ETH_P_ALL, auxiliary, kernel_drops, packet_socket
+from bootwire.serve.capture_socket import SO_TIMESTAMPNS, auxiliary, frame_sockets, kernel_drops
 from bootwire.serve.content import Record
 from bootwire.serve.interfaces import Interface
 from bootwire.wire import pcap
@@ -29,7 +29,6 @@ _TURN = 256  # frames of one interface before the others have their turn
 _FLUSH = 1 << 18  # octets gathered for one write
 _PATIENCE_MS = 200  # how long gathered octets may wait for more
 
-SO_TIMESTAMPNS = 35  # asm-generic/socket.h; its message has the same number
 _TIMESPEC = struct.Struct("@ll")  # struct timespec
 _HAS_ETHERNET_HEADER = (1, 772)  # ARPHRD_ETHER, ARPHRD_LOOPBACK: linux/if_arp.h
 
@@ -56,11 +55,7 @@ class Capture:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         try:
             self._flush()
-            program = bpf.udp_or_tcp_port(http_port)
-            for interface in interfaces:
-                made = packet_socket(interface, socket.SOCK_RAW, ETH_P_ALL, program, BUFFER)
-                made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-                self._sockets.append(made)
+            self._sockets = frame_sockets(interfaces, bpf.udp_or_tcp_port(http_port), BUFFER)
         except OSError:
             self._release()
             raise

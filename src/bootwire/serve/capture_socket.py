@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootwire.serve import bpf
@@ -28,6 +29,7 @@ _CHECKSUM_NOT_READY, _VLAN_VALID, _TPID_VALID = 0x8, 0x10, 0x40  # TP_STATUS_*
 _AUXDATA = struct.Struct("=IIIHHHH")  # status, length, kept, link offset, net offset, tci, tpid
 _OTHER_HOST = 3
 ETH_P_ALL = 3  # linux/if_ether.h
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h: struct timespec of the wall clock; its message has the same number
 
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
@@ -131,6 +133,20 @@ def packet_socket(
         made.bind((interface.name, protocol))
     except OSError:
         made.close()
+        raise
+    return made
+
+
+def frame_sockets(interfaces: Sequence[Interface], program: bytes, buffer: int) -> list[socket.socket]:
+    """A packet socket on each interface for whole frames of all protocols, with their moments. Raises OSError."""
+    made: list[socket.socket] = []
+    try:
+        for interface in interfaces:
+            made.append(packet_socket(interface, socket.SOCK_RAW, ETH_P_ALL, program, buffer))
+            made[-1].setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    except OSError:
+        for one in made:
+            one.close()
         raise
     return made
 

@@ -39,7 +39,7 @@ from bootwire.serve.content import (
     Upstream,
 )
 from bootwire.serve.loop import ERR, HUP, IN, OUT, RDHUP, Loop
-from bootwire.serve.prepared import Shelf
+from bootwire.serve.prepared import PreparedAnswers
 from bootwire.wire import http
 from bootwire.wire.text import printable
 
@@ -108,7 +108,7 @@ class HttpServer:
         self.limits = limits
         self.record_made: RecordMade = record_made or (lambda kind, *values: record(kind(*values)))
         self.known: dict[bytes, http.Request] = {}  # for the connections' engines
-        self.shelf = Shelf(wall)
+        self.prepared = PreparedAnswers(wall)
         self._connections: set[_Connection] = set()
         self._fresh: OrderedDict[_Connection, None] = OrderedDict()
         self._fresh_at: dict[str, OrderedDict[_Connection, None]] = {}
@@ -543,7 +543,7 @@ class _Connection:
         self.server.refused(self.address, refusal.because, refusal.detail)
         body = f"{refusal.because}\n".encode()
         fields = [
-            ("Date", self.server.shelf.date(now)),
+            ("Date", self.server.prepared.date(now)),
             ("Content-Type", "text/plain"),
             ("Content-Length", str(len(body))),
         ]
@@ -561,7 +561,7 @@ class _Connection:
         self, request: http.Request, status: int, fields: list[tuple[str, str]], body: bytes, now: Ns, keep: bool = True
     ) -> None:
         connection = engine.connection_field(request) if keep else [("Connection", "close")]
-        head = http.emit_head(status, [("Date", self.server.shelf.date(now)), *fields, *connection])
+        head = http.emit_head(status, [("Date", self.server.prepared.date(now)), *fields, *connection])
         self._begin(head if request.method == "HEAD" else head + body, now, keep and engine.keeps(request))
         self._push(now)
 
@@ -570,27 +570,27 @@ class _Connection:
     def _send_small(self, request: http.Request, content: Content, now: Ns, data: bytes) -> bool:
         """Send small content whole, from memory; False: not possible, nothing was sent."""
         server = self.server
-        response = server.shelf.whole(content, now)
+        response = server.prepared.whole(content, now)
         if response is None:
             return False
         if server.known.get(data) is request and not request.authority:
-            server.shelf.put(data, content, response)
+            server.prepared.put(data, content, response)
         content.close()
         self._send_whole(response, content, content.machine, now)
         return True
 
     def _send_prepared(self, data: bytes, now: Ns) -> bool:
         """Send what the same octets were answered with before; False: not possible, nothing was sent."""
-        shelf = self.server.shelf
-        prepared = shelf.get(data)
+        answers = self.server.prepared
+        prepared = answers.get(data)
         if prepared is None or not self.http.idle or self.peer is None:
             return False
         machine = prepared.again(self.peer)
         if machine is None:
-            shelf.drop(data)
+            answers.drop(data)
             return False
         self.deadline = now + self.server.limits.idle
-        self._send_whole(shelf.response(prepared, now), prepared.content, machine, now)
+        self._send_whole(answers.response(prepared, now), prepared.content, machine, now)
         return True
 
     def _send_whole(self, response: bytes, content: Content, machine: str, now: Ns) -> None:
@@ -613,7 +613,7 @@ class _Connection:
         """Send content as the request wants it: whole, a part, only its head, or a status."""
         server = self.server
         answer = engine.answer(
-            request, server.shelf.date(now), content.size, content.media_type, content.etag, content.modified
+            request, server.prepared.date(now), content.size, content.media_type, content.etag, content.modified
         )
         self._begin(answer.head, now, engine.keeps(request))
         if answer.start < answer.stop or (answer.status == 200 and request.method == "GET"):

@@ -27,7 +27,7 @@ from bootwire.engine import http_client as http
 from bootwire.preboot.personas import steps, transfers
 from bootwire.preboot.personas.steps import Machine, Outcome, Persona
 from bootwire.serve import bpf, loop
-from bootwire.serve.capture_socket import packet_socket
+from bootwire.serve.capture_socket import SO_TIMESTAMPNS, packet_socket
 from bootwire.serve.interfaces import Interface
 from bootwire.wire import dhcp4, ethernet, ip
 from bootwire.wire.reader import WireError
@@ -40,7 +40,6 @@ FRAMES = 4 << 20  # octets of the packet socket's queue: hundreds of machines th
 
 # linux/sockios.h
 _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8916, 0x891C
-_SO_TIMESTAMPNS = 35  # asm-generic/socket.h: struct timespec of the wall clock
 
 
 @dataclass(slots=True)
@@ -96,7 +95,7 @@ class Personas:
         self._frames = packet_socket(
             link, socket.SOCK_RAW, ethernet.IPV4, bpf.udp_to(dhcp4.CLIENT_PORT), FRAMES
         )  # fmt: skip
-        self._frames.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._frames.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         on.watch(self._frames.fileno(), loop.IN, self._hear)
 
     def power_on(self, machine: Machine, interface: str, persona: Persona) -> Station:
@@ -221,7 +220,7 @@ class Personas:
             return
         for port in (dhcp4.CLIENT_PORT, dhcp4.PXE_PORT):
             opened = _bound(station, socket.SOCK_DGRAM, port)
-            opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             station.ports[port] = opened
             self._loop.watch(opened.fileno(), loop.IN, functools.partial(self._read, station, port))
 
@@ -509,7 +508,7 @@ def _arrival(ancillary: list[tuple[int, int, bytes]]) -> Ns:
     """When the kernel took a datagram in, on the clock that the loop counts by."""
     now = time.monotonic_ns()
     for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS) and len(data) == 16:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(data) == 16:
             seconds, nanoseconds = struct.unpack("@qq", data)
             arrived: Ns = seconds * 1_000_000_000 + nanoseconds - time.time_ns() + now
             return min(now, arrived)

@@ -27,7 +27,7 @@ class Prepared:
         self.response = response
 
 
-class Shelf:
+class PreparedAnswers:
     """Prepared answers by request, and what all answers begin with this second.
 
     Whoever takes one asks its `again` first, and calls `drop` where that says None.

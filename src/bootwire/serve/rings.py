@@ -15,8 +15,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from bootwire.serve import bpf
-from bootwire.serve.capture import SO_TIMESTAMPNS, framed, moment
-from bootwire.serve.capture_socket import ETH_P_ALL, packet_socket
+from bootwire.serve.capture import framed, moment
+from bootwire.serve.capture_socket import frame_sockets
 from bootwire.serve.interfaces import Interface
 from bootwire.wire import ethernet, ip, pcap
 from bootwire.wire.reader import WireError
@@ -55,20 +55,11 @@ class Rings:
         self._machine_at = machine_at
         self._rings: OrderedDict[str, _Ring] = OrderedDict()
         self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
         self._own = {each.address for interface in interfaces for each in interface.addresses}
         self._macs = {ethernet.mac_octets(interface.mac) for interface in interfaces if interface.mac}
         self._frame = memoryview(bytearray(_LIMIT))
+        self._sockets = frame_sockets(interfaces, bpf.conversation(http_port), BUFFER)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        program = bpf.conversation(http_port)
-        try:
-            for interface in interfaces:
-                made = packet_socket(interface, socket.SOCK_RAW, ETH_P_ALL, program, BUFFER)
-                made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-                self._sockets.append(made)
-        except OSError:
-            self._release()
-            raise
         self._thread = threading.Thread(target=self._run, name="rings", daemon=True)
         self._thread.start()
 
