@@ -103,7 +103,7 @@ class Settings:
 
 def boot(settings: Settings, static: Static, images: ImageSettings) -> int:
     """Run static mode until a signal ends it. Returns 0; raises StartError when it cannot start."""
-    if not (images.keep or images.offline):
+    if not (images.keep or images.offline or static.pinned):
         if wrong := check(images.upstream):
             raise StartError(wrong, 2)
         return serve(settings, StaticMode(static, images.upstream))

@@ -307,7 +307,7 @@ def boot(
 ) -> int:
     """Every machine that netboots gets this KERNEL, with these INITRDs in order.
 
-    KERNEL and INITRD are files or http(s) URLs.
+    KERNEL and INITRD are files or http(s) URLs; one that ends in #sha256=HEX is served with these octets or not at all.
     """
     from bootwire.app import Static
     from bootwire.app import boot as run

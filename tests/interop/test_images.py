@@ -295,6 +295,15 @@ def test_static_mode_keeps_what_lives_at_a_url_when_it_is_asked_to(place: Place)
     assert server.end()[0] == 0
 
 
+def test_static_mode_serves_what_is_pinned_on_the_command_line_with_these_octets_or_not_at_all(place: Place) -> None:
+    for digest, answer in ((SHA256, (200, True)), ("0" * 64, (502, False))):
+        server = place.boot(f"{ORIGIN}/image#sha256={digest}")
+        status, body = place.curl(place.link())
+        assert (status, body == IMAGE) == answer
+        assert place.curl(f"{OURS}/boot/52-54-00-12-34-56/kernel")[0] == 404
+        assert server.end()[0] == 0
+
+
 def test_offline_boots_what_was_prefetched_and_asks_nobody(place: Place) -> None:
     state = ("--state-dir", str(place.folder / "state"))
     command = (sys.executable, "-m", "bootwire", "prefetch", f"{ORIGIN}/image", *state)

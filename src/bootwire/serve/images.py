@@ -100,9 +100,9 @@ class Images:
 
         return Link(base, url)
 
-    def kept(self, location: str) -> str:
-        """Where a copy of an unpinned image is on disk, "" where there is none."""
-        entry = self._cache.kept(Image(location))
+    def kept(self, image: Image) -> str:
+        """Where a copy of an image is on disk, "" where there is none."""
+        entry = self._cache.kept(image)
         return "" if entry is None else entry.path
 
     def room(self, rest: str, request: Request, peer: Peer) -> Content | Missing | Reply | Upstream | Later:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from bootwire.serve.cache import Cache, NotFetched, Progress
 from bootwire.serve.fleet import Loaded, load, problems_text
 from bootwire.serve.images import Settings, open_cache
 from bootwire.serve.mode import StartError
-from bootwire.serve.sources import is_url
+from bootwire.serve.sources import SourceError, is_url, pinned
 from bootwire.wire.text import printable
 
 
@@ -56,11 +55,10 @@ def images(what: Sequence[str]) -> list[Image]:
     found: list[Image] = []
     for given in what:
         if is_url(given):
-            location, _, pin = given.partition("#")
-            match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", pin)
-            if pin and match is None:
-                raise StartError(f"{given}: after # there should be  sha256=  and 64 hexadecimal digits", 2)
-            found.append(Image(location, match[1].lower() if match else ""))
+            try:
+                found.append(Image(*pinned(given)))
+            except SourceError as error:
+                raise StartError(str(error), 2) from None
             continue
         loaded = load(given, look=False)
         if not isinstance(loaded, Loaded):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 from dataclasses import dataclass
 
@@ -40,6 +41,17 @@ def is_url(given: str) -> bool:
     return given.lower().startswith(("http://", "https://"))
 
 
+def pinned(given: str) -> tuple[str, str]:
+    """An image's place and SHA-256 ("" for any): a file or URL that may end in "#sha256=HEX". Raises SourceError."""
+    location, mark, pin = given.rpartition("#")
+    if not mark or (not is_url(given) and (os.path.exists(given) or not pin.startswith("sha256="))):
+        return given, ""
+    found = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", pin)
+    if found is None:
+        raise SourceError(f"{given}: after # there should be  sha256=  and 64 hexadecimal digits")
+    return location, found[1].lower()
+
+
 def split_list(given: tuple[str, ...]) -> list[str]:
     """Initrds in order. "a.gz,b.gz" is two, unless a file has exactly that name, or it is one URL."""
     names: list[str] = []
@@ -48,7 +60,7 @@ def split_list(given: tuple[str, ...]) -> list[str]:
             names.append(item)
             continue
         parts = [part for part in item.split(",") if part]
-        if is_url(item) and not all(is_url(part) or os.path.exists(part) for part in parts):
+        if is_url(item) and not all(is_url(part) or os.path.exists(part.partition("#sha256=")[0]) for part in parts):
             names.append(item)
         else:
             names += parts
