@@ -85,6 +85,15 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     board = json.loads(GRAFANA.read_text())
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
     assert len(queries) > 8
+    labels = set(re.findall(r'[{,](\w+)="', written))
+    legends = [target.get("legendFormat", "") for panel in board["panels"] for target in panel.get("targets", [])]
+    for text in queries + legends:
+        used = (
+            re.findall(r"\bby \(([^)]*)\)", text)
+            + re.findall(r"{{(\w+)}}", text)
+            + re.findall(r"[{,] *(\w+) *[=!]", text)
+        )
+        assert {name.strip() for names in used for name in names.split(",")} <= labels, text
     for query in queries:
         names = re.findall(r"\b(?:bootwire|process)_[a-z_]+", query)
         assert names

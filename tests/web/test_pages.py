@@ -129,12 +129,25 @@ def test_signing_in_from_elsewhere(browser: Browser, tmp_path: Path) -> None:
         with_rules.close()
 
 
+_SEEN = """() => {
+  window.seen = {};
+  new MutationObserver((changes) => {
+    for (const row of changes.flatMap((change) => [...change.addedNodes])) {
+      const name = row.querySelector("a.machine").textContent;
+      if (!(name in seen)) requestAnimationFrame(() => setTimeout(() => { seen[name] ??= Date.now() / 1000; }));
+    }
+  }).observe(document.querySelector("tbody"), { childList: true });
+}"""
+"""Notes in the page itself when each machine was painted first: asking from outside costs more than the page does."""
+
+
 def test_a_storm_of_200_machines_stays_live_and_bounded(browser: Browser, site: Running) -> None:
     """Facts of 200 boots over some seconds; meanwhile a machine that appears is on the page within a second."""
     page, wall = opened(browser, site, "/"), opened(browser, site, "/wall")
     heap = page.evaluate("performance.memory.usedJSHeapSize")
     stories = [booted(number) for number in range(200)]
-    late = 0.0
+    late = list[float]()
+    page.evaluate(_SEEN)
 
     def storm() -> None:
         rng = random.Random(3)
@@ -149,15 +162,15 @@ def test_a_storm_of_200_machines_stays_live_and_bounded(browser: Browser, site: 
     thread = threading.Thread(target=storm, daemon=True)
     thread.start()
     for number in range(300, 312):
-        told = time.monotonic()
+        told = time.time()
         tell(site, refused(number))
-        page.locator(".machines", has_text=mac(number)).wait_for(timeout=5_000)
-        late = max(late, time.monotonic() - told)
+        page.wait_for_function("name => seen[name]", arg=mac(number), timeout=10_000)
+        late.append(page.evaluate("name => seen[name]", mac(number)) - told)
     thread.join(60)
     page.wait_for_function("document.querySelectorAll('tbody tr .state.booted').length === 200", timeout=5_000)
     wall.wait_for_function("document.querySelectorAll('.wall a.booted').length === 200", timeout=5_000)
     grown = page.evaluate("performance.memory.usedJSHeapSize") - heap
-    assert late < 1.0, f"a machine was on the page {late:.2f} s after its packet"
+    assert max(late) < 1.0, f"machines were on the page {sorted(late)} s after their packets"
     assert grown < 50e6, f"the page's memory grew by {grown / 1e6:.0f} MB"
     assert page.locator("tbody tr").count() == 212
     assert page.troubles == wall.troubles == []  # type: ignore[attr-defined]
