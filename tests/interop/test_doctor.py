@@ -214,6 +214,93 @@ def nginx(where: Namespace, root: Path, state: Path, more: str = "") -> Iterator
         process.wait(10)
 
 
+def test_somebody_else_has_the_address(hosts: list[Namespace]) -> None:
+    """All of the DHCP server's range answers ARP at another host, too."""
+    network, ours, client = hosts
+    ours.run("ip route add local 10.9.0.64/26 dev lan")
+    ours.run("ip route add local 10.9.0.128/25 dev lan")
+    with dnsmasq(network):
+        status, report = examined(client, "--as", "ipxe")
+    assert status == 4
+    told = [one["because"] for one in report["findings"] if one["cause"] == "duplicate-address"]
+    assert told
+    assert all("02:00:00:00:00:02" in one for one in told)
+
+
+def test_echoes_are_lost(hosts: list[Namespace]) -> None:
+    """Every fourth echo of the boot server is lost; another host's are not."""
+    network, ours, client = hosts
+    ours.run("nft add table inet wall")
+    ours.run("nft add chain inet wall in '{ type filter hook input priority 0; }'")
+    ours.run("nft add rule inet wall in icmp type echo-request numgen inc mod 4 == 2 drop")
+    with dnsmasq(network, "--dhcp-boot=loader.0,,10.9.0.2"):
+        _, report = examined(client, "--as", "ipxe")
+    lost = [one["because"] for one in report["findings"] if one["cause"] == "packet-loss"]
+    assert len(lost) == 1
+    assert "10.9.0.2" in lost[0]
+    told = {one["address"]: one for one in report["echoes"]}
+    assert 0.15 < told["10.9.0.2"]["loss"] < 0.35
+    assert told["10.9.0.1"]["loss"] == 0
+    assert 0 < told["10.9.0.1"]["times"][0] < 0.1
+
+
+@contextlib.contextmanager
+def routed(network: Namespace) -> Iterator[Namespace]:
+    """A host 10.8.0.2 behind `network`, which routes; the cable to it takes 1400 octets at its routing end."""
+    far = Namespace()
+    try:
+        network.run(f"ip link add far type veth peer name lan netns {far.tid}")
+        network.run("ip address add 10.8.0.1/24 dev far")
+        network.run("ip link set far mtu 1400 up")
+        network.run("sysctl -q net.ipv4.ip_forward=1")
+        far.run("ip address add 10.8.0.2/24 dev lan")
+        far.run("ip link set lan mtu 1400 up")
+        far.run("ip route add default via 10.8.0.1")
+        far.wait_for_carrier()
+        yield far
+    finally:
+        far.close()
+
+
+def test_a_boot_server_behind_a_router_with_a_small_link(hosts: list[Namespace]) -> None:
+    network, _, client = hosts
+    with routed(network), dnsmasq(network, "--interface=lan", "--dhcp-boot=loader.0,,10.8.0.2"):
+        status, report = examined(client, "--as", "ipxe")
+    assert status == 4
+    assert "tftp-no-service" in causes(report)
+    small = [one["because"] for one in report["findings"] if one["cause"] == "small-mtu"]
+    assert len(small) == 1
+    assert "1400" in small[0]
+    assert "10.9.0.1 says" in small[0]
+    assert {one["address"]: one["passes"] for one in report["mtu"]}["10.8.0.2"] == 1400
+
+
+@pytest.mark.parametrize(
+    ("option", "cause"),
+    [
+        ("--dhcp-option=3,10.9.0.77", "router-dead"),
+        ("--dhcp-option=3", "no-router"),
+        ("--dhcp-option=3,10.9.0.1", "no-route"),
+    ],
+)
+def test_no_way_to_a_boot_server_elsewhere(hosts: list[Namespace], option: str, cause: str) -> None:
+    network, _, client = hosts
+    network.run("sysctl -q net.ipv4.ip_forward=1")
+    with dnsmasq(network, option, "--dhcp-boot=loader.0,,10.8.0.2"):
+        status, report = examined(client, "--as", "ipxe")
+    assert status == 4
+    assert cause in causes(report), report["findings"]
+    assert not {"router-dead", "no-router", "no-route"} - {cause} & causes(report)
+    assert report["seconds"] < 60
+
+
+def test_a_boot_server_that_is_not_there(hosts: list[Namespace]) -> None:
+    with dnsmasq(hosts[0], "--dhcp-boot=loader.0,,10.9.0.66"):
+        status, report = examined(hosts[2], "--as", "ipxe")
+    assert status == 4
+    assert "server-dead" in causes(report), report["findings"]
+
+
 def test_a_small_mtu_between(hosts: list[Namespace], tmp_path: Path) -> None:
     """What the server sends is larger than what passes, and nobody is told: as in a tunnel."""
     network, _, client = hosts

@@ -7,6 +7,7 @@ runs it, which is what a one-shot program wants: no hand-over between threads, a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import threading
@@ -26,6 +27,14 @@ from bootwire.wire.reader import WireError
 
 _ADDRESS = Wants()
 _BURST = 64  # frames taken from the card before others get a turn
+
+
+class Undeliverable(OSError):
+    """An echo request did not arrive. by: who said so, "" where nobody answers ARP or ND for the next hop."""
+
+    def __init__(self, because: str, by: str) -> None:
+        super().__init__(errno.EHOSTUNREACH, because)
+        self.by = by
 
 
 class Agent(Protocol):
@@ -155,7 +164,7 @@ class Stack:
         if not self.wait(answered, timeout):
             raise TimeoutError("no answer")
         if isinstance(found[0], Undelivered):
-            raise OSError(found[0].because)
+            raise Undeliverable(found[0].because, text(found[0].by) if found[0].by else "")
         if found[0].data != data:
             raise OSError("the answer holds other octets than the question")
         return (time.monotonic_ns() - began) / S

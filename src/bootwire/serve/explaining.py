@@ -148,11 +148,11 @@ def findings_page(found: list[signatures.Finding], verbose: bool) -> Iterator[st
         yield ""
         head = f"{one.severity.upper():<8}{one.machine or 'network'}  {one.cause}"
         yield head
-        yield from _wrapped(one.because, "        ")
+        yield from wrapped(one.because, "        ")
         if one.severity != "info":
-            yield from _wrapped("Change: " + one.fix, "        ")
+            yield from wrapped("Change: " + one.fix, "        ")
         if verbose:
-            yield from _wrapped("Known from: " + one.source, "        ")
+            yield from wrapped("Known from: " + one.source, "        ")
 
 
 def _machine(machine: Machine, began: int, verbose: bool) -> Iterator[str]:
@@ -161,19 +161,20 @@ def _machine(machine: Machine, began: int, verbose: bool) -> Iterator[str]:
     yield f"{machine.mac}  {client.summary if client else 'takes files'}" + (f"  {addresses}" if addresses else "")
     for sentence in story.story(machine):
         stamp = f"{(sentence.at - began) / SECOND:9.3f}  "
-        yield from _wrapped(sentence.text, " " * len(stamp), stamp)
+        yield from wrapped(sentence.text, " " * len(stamp), stamp)
         if verbose:
             for line in sentence.details:
-                yield from _wrapped(line, " " * 17, " " * 13)
+                yield from wrapped(line, " " * 17, " " * 13)
     if (asked := _first(machine)) is not None:
         text, octets = would_answer(asked)
-        yield from _wrapped(f"Bootwire would have {text}", " " * 11, "        -> ")
+        yield from wrapped(f"Bootwire would have {text}", " " * 11, "        -> ")
         if verbose and octets:
             for line in options.described(dhcp4.parse(octets)):
-                yield from _wrapped(line, " " * 17, " " * 13)
+                yield from wrapped(line, " " * 17, " " * 13)
 
 
-def _wrapped(text: str, indent: str, first: str = "") -> list[str]:
+def wrapped(text: str, indent: str, first: str = "") -> list[str]:
+    """Lines of at most 80 columns; what a peer said is made printable."""
     lines = textwrap.wrap(
         printable(text, 2_000), _WIDTH, initial_indent=first or indent, subsequent_indent=indent,
         break_long_words=True, break_on_hyphens=False,

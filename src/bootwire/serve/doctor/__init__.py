@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from bootwire.observe import names
 from bootwire.preboot.online import Card, Online
 from bootwire.preboot.power_on import FIRMWARE
-from bootwire.serve.doctor import files, told
+from bootwire.serve.doctor import files, network, paths, told
 from bootwire.serve.doctor.judge import findings
 from bootwire.serve.doctor.seen import Report
 from bootwire.serve.doctor.trials import trial
@@ -38,10 +39,13 @@ def run(echo: Callable[[str], object], card: Card, firmwares: Sequence[str], as_
 
     began = time.monotonic()
     report = Report()
-    for firmware in chosen:
-        say(f"{firmware}: power on")
-        report.trials.append(trial(card, firmware))
-        say(f"{firmware}: {report.trials[-1].ends}")
+    # all at once, so that what nobody answers costs its time once; not where they are one machine, or share a file
+    workers = 1 if card.mac or card.pcap else len(chosen)
+    with ThreadPoolExecutor(workers) as pool:
+        for firmware, done in [(firmware, pool.submit(trial, card, firmware)) for firmware in chosen]:
+            say(f"{firmware}: power on")
+            report.trials.append(done.result())
+            say(f"{firmware}: {report.trials[-1].ends}")
     say("plain host: looks at the same")
     _as_host(card, report)
     report.seconds = time.monotonic() - began
@@ -61,10 +65,17 @@ def _as_host(card: Card, report: Report) -> None:
         for transfer in one.machine.transfers if one.machine is not None else ():
             if not names.optional(transfer.name):
                 named.setdefault(transfer.server, transfer.raw)
+    given = [one.machine.addresses for one in report.trials if one.machine is not None]
+    report.claimed = tuple(dict.fromkeys(address for addresses in given for address in addresses))
+    with Online(replace(card, pcap="", bare=True), threaded=True) as bare:
+        report.conflicts = paths.conflicts(bare.stack, report.claimed)
     try:
         with Online(replace(card, pcap=""), threaded=True) as online:
             report.host = online.network
+            report.echoes = paths.echoes(online.stack, network.targets(report))
             report.tftp = files.tftp_again(online, list(named.items()))
             report.web = files.http_again(online, [url for one in report.trials for url in one.urls])
+            answering = {one.address for one in report.echoes if one.times}
+            report.mtus = [paths.mtu(online.stack, one) for one in network.boot_servers(report) if one in answering]
     except OSError as error:
         report.host_trouble = error.strerror or str(error)

@@ -91,6 +91,38 @@ http-slow | warning | {name} comes at {rate} MB/s: {octets} octets in {seconds} 
 http-unreachable | error | There is no way to {server} port {port}: {trouble}.
   | Look at router (option 3) and subnet mask (option 1) that DHCP gives, and whether {server} is switched on.
   | RFC 792; RFC 826
+slow-network | warning | A round trip to {address} ({roles}) takes {median} ms (from {least} to {most}): 1 MiB over
+    TFTP, a block at a time, takes {seconds} s.
+  | Put a boot server near the machines, or let it serve loaders over HTTP or in windows; look what fills the links
+    between.
+  | RFC 1350: one block a round trip; measured here
+packet-loss | warning | {lost} of {sent} echoes to {address} ({roles}) were not answered ({share} %).
+  | Look at duplex and error counters of every port on the way, at a bad cable, and at what fills the links.
+  | RFC 792; each lost TFTP packet costs a client 1 to 4 s
+small-mtu | warning | Packets of at most {passes} octets pass to {address} ({roles}) and back whole; the card takes
+    {ours}{by}.
+  | Give every host of the network that MTU (option 26), find the tunnel or link that is smaller, or give TFTP a block
+    size of at most {block}.
+  | RFC 1191; RFC 2348
+mtu-of-card | info | The MTU here is {ours} octets, less than Ethernet's 1500.
+  | Nothing, if all hosts of the network agree on it.
+  | RFC 894; option 26
+behind-relay | info | Answers of {servers} come through the relay {relay}.
+  | Nothing to do: the boot server must be among those that the relay forwards to.
+  | RFC 1542 section 4.1
+router-dead | error | The router {router} that DHCP gives does not answer ARP: nothing beyond this network can be
+    reached{beyond}.
+  | Switch it on, or correct option 3 of the DHCP server.
+  | RFC 826; RFC 2132 section 3.5
+server-dead | error | {address} ({roles}) does not answer ARP: nobody has that address here.
+  | Switch that machine on, or correct the address in the DHCP server (next-server, siaddr, option 6 or 42).
+  | RFC 826
+no-route | error | {router} has no route to {destination} ({roles}): {because}.
+  | Look at the routing of {router}, and at router (option 3) and subnet mask (option 1) that DHCP gives.
+  | RFC 792: net or host unreachable
+no-router | error | {server} ({roles}) is on another network than {address}, and DHCP gives no router (option 3).
+  | Let the DHCP server send option 3, or option 121.
+  | RFC 2132 section 3.5; RFC 3442
 shim-unsigned-second | warning | {shim} starts {name}, which is not signed: with Secure Boot on, shim refuses it.
   | Serve a GRUB signed by the same vendor as shim, or enrol its key (MOK).
   | shim.c, verify_buffer

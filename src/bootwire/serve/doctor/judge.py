@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from bootwire.observe.explain import signatures
 from bootwire.observe.explain.signatures import Finding
-from bootwire.serve.doctor import programs
+from bootwire.serve.doctor import network, programs
 from bootwire.serve.doctor.causes import SEVERITIES, Told, told
-from bootwire.serve.doctor.seen import Fetch, Report, Trial, Web
+from bootwire.serve.doctor.seen import Echoes, Fetch, Report, Trial, Web
 
 HOST = "plain host"
 """Who saw what no firmware was needed for."""
@@ -30,6 +30,8 @@ def findings(report: Report) -> list[Found]:
     seen: dict[tuple[str, str], tuple[Finding, list[str]]] = {}
     for trial in report.trials:
         for one in signatures.findings(trial.capture):
+            if one.machine not in ("", trial.mac):
+                continue  # somebody else's boot, of which a card hears only what is for all
             seen.setdefault((one.cause, one.because), (one, []))[1].append(trial.firmware)
         for each in programs.findings(trial):
             _add(seen, each, trial.firmware)
@@ -46,9 +48,12 @@ def findings(report: Report) -> list[Found]:
 def _add(seen: dict[tuple[str, str], tuple[Finding, list[str]]], each: Told, who: str) -> None:
     """A cause that is known already, and is the same by its marks, is only seen once more."""
     one = each.finding
-    for (cause, because), (_, names) in seen.items():
+    for key, (known, names) in seen.items():
+        cause, because = key
         if cause == one.cause and each.marks and all(mark in because for mark in each.marks):
             names.append(who)
+            graver = SEVERITIES.index(one.severity) < SEVERITIES.index(known.severity)
+            seen[key] = (one if graver else known, names)
             return
     seen.setdefault((one.cause, one.because), (one, []))[1].append(who)
 
@@ -65,6 +70,74 @@ def _of_host(report: Report) -> Iterator[Told]:
         yield from of_tftp([one for one in report.tftp if one.server == server])
     for one in report.web:
         yield from of_web(one)
+    for address, macs in report.conflicts.items():
+        others = " and ".join(macs)
+        yield told("duplicate-address", address, address=address, macs=f"{others}, and was given to a machine here")
+    yield from _of_paths(report)
+
+
+SLOW_TRIP = {"boot server": 0.025, "DHCP server": 0.2, "router": 0.1}
+"""Seconds of a round trip that are too many: a loader of 1 MiB takes 18 s then; offers come late; all comes late."""
+
+_LOST = 2  # echoes: one may happen
+
+
+def _of_paths(report: Report) -> Iterator[Told]:
+    for relay, through in network.relayed(report):
+        yield told("behind-relay", relay=relay, servers=", ".join(through))
+    servers = network.boot_servers(report)
+    for one in report.echoes:
+        yield from _of_echoes(one, report, servers)
+    for way in report.mtus:
+        if 0 < way.passes < way.ours:
+            by = f" ({way.by} says that more does not fit)" if way.by else ""
+            roles = _roles(report, way.address)
+            block = way.passes - 32
+            yield told(
+                "small-mtu", address=way.address, passes=way.passes, ours=way.ours, by=by, roles=roles, block=block
+            )
+    if report.mtus and report.mtus[0].ours < 1500:
+        yield told("mtu-of-card", ours=report.mtus[0].ours)
+
+
+def _of_echoes(one: Echoes, report: Report, servers: Mapping[str, None]) -> Iterator[Told]:
+    values: dict[str, object] = {"address": one.address, "roles": ", ".join(one.roles)}
+    if one.times:
+        limit = min((SLOW_TRIP[role] for role in one.roles if role in SLOW_TRIP), default=0.2)
+        if one.median > limit:
+            least, median, most = (f"{seconds * 1000:.0f}" for seconds in (one.times[0], one.median, one.times[-1]))
+            seconds = f"{one.median * (1 << 20) / 1468:.0f}"
+            yield told("slow-network", least=least, median=median, most=most, seconds=seconds, **values)
+        lost = one.sent - len(one.times)
+        if lost >= _LOST:
+            yield told("packet-loss", lost=lost, sent=one.sent, share=f"{one.loss * 100:.0f}", **values)
+        return
+    if one.why.startswith("no route"):
+        host = report.host.address if report.host is not None else ""
+        yield told("no-router", one.address, server=one.address, roles=values["roles"], address=host)
+    elif "no answer on the link" in one.why and not network.elsewhere(report, one.address):
+        if "router" in one.roles:
+            beyond = [server for server in servers if network.router_to(report, server) == one.address]
+            text = f", {', '.join(beyond)} among it" if beyond else ""
+            yield told("router-dead", router=one.address, beyond=text)
+        if one.roles != ("router",):
+            yield told("server-dead", **values)
+    elif one.by:
+        if "prohibited" in one.why or "(code 13)" in one.why:
+            return  # echoes only, maybe: what matters is tried itself
+        yield told(
+            "no-route",
+            one.by,
+            one.address,
+            router=one.by,
+            destination=one.address,
+            because=one.why,
+            roles=values["roles"],
+        )
+
+
+def _roles(report: Report, address: str) -> str:
+    return next((", ".join(one.roles) for one in report.echoes if one.address == address), "boot server")
 
 
 def of_tftp(mine: Sequence[Fetch]) -> Iterator[Told]:

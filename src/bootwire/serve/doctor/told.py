@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from bootwire.observe.explain import signatures
+from bootwire.serve.doctor import network
 from bootwire.serve.doctor.causes import seen_with
 from bootwire.serve.doctor.judge import Found
 from bootwire.serve.doctor.seen import NOWHERE, Report, Web
-from bootwire.serve.explaining import findings_page
+from bootwire.serve.explaining import findings_page, wrapped
 
 
 def responders(report: Report) -> dict[str, list[str]]:
@@ -36,10 +37,32 @@ def page(report: Report, found: list[Found], verbose: bool) -> Iterator[str]:
         yield "  nobody"
     if (host := report.host) is not None:
         yield f"  a plain host gets {host.address}/{host.prefix}"
+    yield ""
+    yield "WHO WINS"
+    for one in map(network.win, report.trials):
+        over = f", over {', '.join(one.over)}" if one.over else ""
+        yield from wrapped(f"{one.server or 'nobody'}{over}: {one.why}", " " * 12, f"  {one.firmware:<10}")
+    yield from _echoes(report)
     yield from _tftp(report)
     yield from _web(report)
     yield ""
     yield from findings_page([seen_with(one, ", ".join(names)) for one, names in found], verbose)
+
+
+def _echoes(report: Report) -> Iterator[str]:
+    if not report.echoes:
+        return
+    largest = {one.address: one.passes for one in report.mtus}
+    yield ""
+    yield "ROUND TRIPS       least   median     most   lost    MTU"
+    for one in report.echoes:
+        if one.times:
+            least, most = one.times[0] * 1000, one.times[-1] * 1000
+            fits = largest.get(one.address, "")
+            went = f"{least:7.1f}  {one.median * 1000:7.1f}  {most:7.1f}  {one.loss:5.0%}  {fits:>5}"
+        else:
+            went = f"  {'answers no echo' if one.why == 'silent' else one.why}"
+        yield f"  {one.address:<15}{went}  {', '.join(one.roles)}"
 
 
 def _tftp(report: Report) -> Iterator[str]:
@@ -86,6 +109,13 @@ def document(report: Report, found: list[Found]) -> dict[str, object]:
             for one in report.trials
         ],
         "responders": responders(report),
+        "winners": [asdict(network.win(one)) for one in report.trials],
+        "offers": [asdict(one) for one in network.offers(report)],
+        "echoes": [
+            {**asdict(one), "loss": one.loss, "median": one.median} for one in report.echoes
+        ],
+        "mtu": [asdict(one) for one in report.mtus],
+        "conflicts": {address: list(macs) for address, macs in report.conflicts.items()},
         "tftp": [asdict(one) for one in report.tftp],
         "http": [asdict(one) for one in report.web],
         "findings": [
