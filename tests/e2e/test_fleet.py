@@ -53,7 +53,10 @@ install = true
 [profiles.run]
 kernel = "vmlinuz-amd64"
 initrd = "system-amd64.gz"
-cmdline = "console=ttyS0 {token} name={{{{ name }}}} site={{{{ site }}}} firmware={{{{ firmware }}}}"
+cmdline = '''console=ttyS0 {token} name={{{{ name }}}} site={{{{ site }}}} firmware={{{{ firmware }}}}
+  ds={{{{ seed() }}}}'''
+documents = {{ user-data = "user-data" }}
+secrets = {{ password = "password" }}
 
 [profiles.run-arm64]
 kernel = "vmlinuz-arm64"
@@ -183,6 +186,13 @@ class Fleet:
         assert found
         return found[1]
 
+    def fetched(self, url: str) -> tuple[int, str]:
+        """By a host that is no machine: status and body."""
+        curl = ["curl", "-s", "-w", "%{stderr}%{http_code}", url]
+        process = self.bench.dhcp.start(curl, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        body, status = process.communicate(timeout=60)
+        return int(status), body.decode()
+
     def told(self, name: str, kind: type[facts.Fact]) -> list[facts.Fact]:
         return [fact for fact in self.server.facts(MACS[name]) if isinstance(fact, kind)]
 
@@ -196,6 +206,8 @@ def fleet(bench: Bench, linux: Callable[[str], Linux], state: Path, tmp_path: Pa
         system = linux(architecture)
         (folder / f"vmlinuz-{architecture}").symlink_to(system.kernel)
         (folder / f"system-{architecture}.gz").write_bytes(system.initrd())
+    (folder / "user-data").write_text("password: {{ secret('password') }}\n")
+    (folder / "password").write_text("swordfish\n")
     (folder / "install.gz").write_bytes(installer(linux("amd64"), state, boot_sector(ON_DISK)))
     bench.state = folder / "state"  # its own: who is armed elsewhere is none of ours
     for name, loader in loaders.find(state).items():
@@ -204,6 +216,13 @@ def fleet(bench: Bench, linux: Callable[[str], Linux], state: Path, tmp_path: Pa
     with bench:
         bench.start_dhcp()
         yield Fleet(bench, folder)
+
+
+def secret_of(fleet: Fleet, text: str) -> tuple[int, str]:
+    """What the document whose folder is named in a command line is, or in a script."""
+    found = re.search(r"ds=(\S+)", text)
+    assert found, text
+    return fleet.fetched(f"{found[1]}user-data")
 
 
 def test_five_machines_from_one_file(fleet: Fleet, tmp_path: Path) -> None:
@@ -229,6 +248,13 @@ def test_five_machines_from_one_file(fleet: Fleet, tmp_path: Path) -> None:
     assert installing.wait_end(30)
     cmdline = fleet.cmdline(over_pxe)
     assert "name=52-54-00-77-00-02 site=lab-one firmware=uefi" in cmdline
+    assert secret_of(fleet, cmdline) == (200, "password: swordfish\n")
+    assert secret_of(fleet, cmdline)[0] == 403
+    # Who names the machine over HTTP gets another URL, which opens no secrets.
+    script = fleet.fetched(f"http://{BOOTWIRE}/boot.ipxe?mac={MACS['uefi']}&arch=x86_64&platform=efi&serial=X")[1]
+    assert script.count("/doc/") == 1
+    status, why = secret_of(fleet, script)
+    assert (status, "swordfish" in why, "by DHCP it is at 10.77.0." in why) == (404, False, True)
     (state,) = [fact for fact in fleet.told("installs", facts.StateChanged) if fact.phase == "installed"]
     assert "it phoned home from 10.77.0." in state.because
 
@@ -247,7 +273,9 @@ def test_five_machines_from_one_file(fleet: Fleet, tmp_path: Path) -> None:
     )
     assert fleet.bench.said(again, ON_DISK)
     again.end()
-    assert "site=changed-meanwhile firmware=uefi-http" in fleet.cmdline(over_http)
+    cmdline = fleet.cmdline(over_http)
+    assert "site=changed-meanwhile firmware=uefi-http" in cmdline
+    assert secret_of(fleet, cmdline) == (200, "password: swordfish\n")
 
     # A broken file changes nothing for who boots now; the last two machines.
     fleet.write(FLEET.replace("[profiles.disk]", "[profiles.dsik]"))
