@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import sqlite3
+import sys
+import textwrap
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,7 +19,7 @@ import click
 
 from bootwire.observe import jsonlines
 from bootwire.observe.boots import Boots, fold
-from bootwire.observe.diff import differences
+from bootwire.observe.diff import WHO, differences
 from bootwire.observe.story import whole
 from bootwire.serve.loaders import state_directory
 from bootwire.serve.mode import StartError
@@ -32,28 +35,41 @@ Json = dict[str, Any]
 
 
 def run(one: str, other: str, page: str, token_file: str, state_dir: str | None, as_json: bool) -> int:
-    """Print what differs. Returns 0 where nothing does, else 1. Raises StartError."""
+    """Print what differs. Returns 0 where they went the same way, else 1. Raises StartError."""
     with contextlib.ExitStack() as stack:
         kept = _Kept(page, token_file, state_directory(state_dir), stack)
         first, second = kept.find(one), kept.find(other)
     rows = differences(first, second)
+    same = all(row["what"] in WHO for row in rows)
     if as_json:
         click.echo(json.dumps({"v": 1, "one": _named(first), "other": _named(second), "rows": rows}))
-        return 1 if rows else 0
+        return 0 if same else 1
     for label, boot in (("ONE", first), ("OTHER", second)):
         when = printable(f"{boot['machine']}  {boot['client']}  {boot['state']}", 200)
         click.echo(f"{label:<6} boot {boot['boot']}  {when}")
-    if not rows:
+    if same:
         click.echo("\nThe two went the same way, in the same time.")
         return 0
     click.echo("")
     for row in rows:
         note = f"   ({row['note']})" if row["note"] else ""
         first_text, second_text = (printable(row[name], 400) or "-" for name in ("one", "other"))
-        short = len(first_text) + len(second_text) < 50  # with what it is about and a note, on 80 columns
-        between = "  ->  " if short else f"\n{'':24}-> "
-        click.echo(f"{printable(row['what'], 60):<22}  {first_text}{between}{second_text}{note}")
+        what = f"{printable(row['what'], 60):<22}  "
+        if len(first_text) + len(second_text) < 50:  # with what it is about and a note, on 80 columns
+            click.echo(f"{what}{first_text}  ->  {second_text}{note}")
+        else:
+            click.echo(_folded(what, first_text))
+            click.echo(_folded(f"{'':24}-> ", second_text + note))
     return 1
+
+
+def _folded(before: str, text: str) -> str:
+    """`text` behind `before`, in a terminal's width and below itself; one line where no person reads it."""
+    if not sys.stdout.isatty():
+        return before + text
+    return textwrap.fill(
+        before + text, max(40, shutil.get_terminal_size().columns), subsequent_indent=" " * len(before)
+    )
 
 
 class _Kept:

@@ -14,6 +14,7 @@ import queue
 import select
 import sys
 import termios
+import textwrap
 import threading
 import time
 import tty
@@ -333,12 +334,12 @@ def _whole(boot: Json, width: int, height: int) -> list[Text]:
     """One boot: verdict, waterfall, exchange."""
     style = COLOURS.get(boot["state"], "")
     lines = [Text(f" Boot {boot['boot']} of {boot['machine']}  {boot['address']}  {boot['client']}", style="bold")]
-    lines.append(
-        Text(f" {SIGNS.get(boot['state'], '·')} {boot['state']}: {boot['because'] or boot['now']}", style=style)
-    )
-    lines += [Text(f"   {number}. {fix}") for number, fix in enumerate(boot["fix"].split("; "), 1) if fix]
+    became = f" {SIGNS.get(boot['state'], '·')} {boot['state']}: {boot['because'] or boot['now']}"
+    lines += _folded(became, 3, width, style)
+    for number, fix in enumerate(boot["fix"].split("; "), 1):
+        lines += _folded(f"   {number}. {fix}", 6, width) if fix else []
     if boot["screen"]:
-        lines.append(Text(f"   its screen shows: {boot['screen']}", style="bright_black"))
+        lines += _folded(f"   its screen shows: {boot['screen']}", 5, width, "bright_black")
     lines.append(Text(""))
     lines += _waterfall(boot, width)
     lines.append(Text(""))
@@ -371,6 +372,14 @@ def _waterfall(boot: Json, width: int) -> list[Text]:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{int(seconds // 60)}:{int(seconds % 60):02} m"
+
+
+def _folded(text: str, indent: int, width: int, style: str = "") -> list[Text]:
+    """A sentence in as many lines as it takes, four at most."""
+    lines = textwrap.wrap(
+        printable(text, 4 * width), width, subsequent_indent=" " * indent, max_lines=4, placeholder=" …"
+    )
+    return [Text(line, style=style) for line in lines]
 
 
 def _cut(line: Text, width: int) -> Text:

@@ -19,6 +19,9 @@ _FIELDS = (
     ("boot file", "boot_file"), ("boot server", "server"), ("loader", "loader"), ("other server", "rival"),
 )  # fmt: skip
 
+WHO = ("machine", "address")
+"""Rows that say who booted, not how: two machines that went the same way differ in these."""
+
 
 def differences(one: Json, other: Json) -> list[Json]:
     """Rows {what, one, other, note}, of two boots as `story.whole` tells them. Empty: they went the same way.

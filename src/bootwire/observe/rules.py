@@ -72,7 +72,7 @@ class Rule:
 CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
     Cause("declined", "Bootwire chose not to answer: {declined}", ("change the rule or the file that decides this",),
           "PXE-E53: No boot filename received", "PXE-E16: No valid offer received.", "docs/reference/offers.md"),
-    Cause("undecided", "it asked {discovers} times and nobody has said yet what it shall boot",
+    Cause("undecided", "it asked {asked} and nobody has said yet what it shall boot",
           ("look whether the service that decides answers in time", "run with -v to see every step"),
           "PXE-E51: No DHCP or proxyDHCP offers were received", "PXE-E18: Server response timeout."),
     Cause("relay-drops", "it asks through relay {relay}, which has our offer but does not seem to hand it on",
@@ -333,7 +333,8 @@ def _found(state: str, cause: Cause, boot: Boot, quiet: float) -> Finding:
     failed = boot.failed("tftp") or boot.failed("http")
     said = next((line for line in reversed(boot.console) if "ipxe.org/" in line or "failed" in line.lower()), "")
     values = {
-        "declined": boot.declined, "discovers": boot.discovers, "relay": boot.relay, "rival": boot.rival,
+        "declined": boot.declined, "discovers": boot.discovers,
+        "asked": "once" if boot.discovers == 1 else f"{boot.discovers} times", "relay": boot.relay, "rival": boot.rival,
         "server": boot.server or "this server", "boot_file": _bare(boot) or "nothing yet", "address": boot.address,
         "pxe_requests": boot.pxe_requests, "name": failed.name if failed else "", "loads": boot.loader_transfers,
         "octets": failed.octets if failed else 0, "failed": failed.because if failed else "",
