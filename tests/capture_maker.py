@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from bootwire.observe import explain
 from bootwire.observe.explain import signatures
-from bootwire.wire import arp, checksum, dhcp4, dns, ethernet, icmp, ip, pcap, tcp, tftp
+from bootwire.wire import arp, checksum, dhcp4, dhcp6, dns, ethernet, icmp, ip, ip6, pcap, tcp, tftp
 from bootwire.wire.dhcp4 import Message
 from bootwire.wire.ip import Ipv4, Udp
 from dhcp_samples import vector
@@ -18,6 +18,21 @@ MASK, HERE = (1, b"\xff\xff\xff\0"), (54, bytes((192, 0, 2, 1)))
 THERE, PXE = (54, bytes((192, 0, 2, 10))), (60, b"PXEClient")
 UEFI, BIOS, IPXE, HTTP = "edk2-x64-discover", "intel-bios-discover", "ipxe-efi-x64-discover", "edk2-http-x64-discover"
 PE = (b"MZ" + bytes(58) + (64).to_bytes(4, "little") + b"PE\0\0").ljust(512, b"\x90")
+SERVER6, OWN6 = "2001:db8::1", "2001:db8::57"
+DUID = b"\0\4" + bytes(range(16))
+SERVER_DUID = (dhcp6.SERVER_ID, dhcp6.duid_from_mac(b"\2\0\0\0\0\6"))
+ELAPSED6 = (dhcp6.ELAPSED, b"\0\0")
+NO_ADDRESS6 = (dhcp6.IA_NA, dhcp6.emit_association(dhcp6.Association(9, 0, 0)))
+ADDRESS6 = (
+    dhcp6.IA_NA,
+    dhcp6.emit_association(dhcp6.Association(9, 60, 105, (dhcp6.Address(ip6.octets(OWN6), 120, 240),))),
+)
+ASKED6 = (
+    (dhcp6.REQUEST_LIST, b"\0\x3b\0\x3c\0\x17\0\x10"), (dhcp6.NIC_INTERFACE, b"\1\3\x10"),
+    (dhcp6.ARCHITECTURE, b"\0\7"), (dhcp6.VENDOR_CLASS, b"\0\0\1\x57\0\x20PXEClient:Arch:00007:UNDI:003016"),
+)  # fmt: skip
+FILE6 = (dhcp6.BOOT_URL, b"tftp://[2001:db8::1]/snponly.efi")
+NO_ADDRESSES6 = (dhcp6.STATUS, b"\0\2no addresses available")
 
 
 def pe(machine: int) -> bytes:
@@ -113,6 +128,27 @@ class Capture:
         """The same, beside a proxy."""
         self.discover(wait=0.1).offer().proxy()
         return self.request().reply(dhcp4.ACK, MASK, HERE)
+
+    # --- DHCPv6 ---------------------------------------------------------------------------------------------------
+
+    def dhcp6(self, kind: int, *options: tuple[int, bytes], relay: bytes = b"", xid: int = 7) -> Capture:
+        """A message of the machine (SOLICIT …) or of the DHCPv6 server; relay: the link's address, 16 octets."""
+        of_server = kind in (dhcp6.ADVERTISE, dhcp6.REPLY)
+        own, server = ip6.link_local(self.mac), ip6.octets(SERVER6)
+        ends = (server, own) if of_server else (own, dhcp6.SERVERS)
+        message: dhcp6.Message | dhcp6.Relay = dhcp6.Message(kind, xid, ((dhcp6.CLIENT_ID, DUID), *options))
+        if relay:
+            envelope = dhcp6.RELAY_REPLY if of_server else dhcp6.RELAY_FORWARD
+            message = dhcp6.Relay(envelope, 0, relay, own, ((dhcp6.RELAYED, dhcp6.emit(message)),))
+            ends = (server, relay) if of_server else (relay, server)
+        ports = (dhcp6.SERVER_PORT, dhcp6.CLIENT_PORT) if of_server else (dhcp6.CLIENT_PORT, dhcp6.SERVER_PORT)
+        sent = ip.emit_udp(Udp(*ports, dhcp6.emit(message)), *ends)
+        source = b"\2\0\0\0\0\6" if of_server or relay else self.mac
+        return self.frame(source, ethernet.IPV6, ip6.emit(ip6.Ipv6(*ends, ip.UDP, sent)))
+
+    def solicit(self, relay: bytes = b"") -> Capture:
+        """PXE over IPv6, as EDK2 begins it."""
+        return self.dhcp6(dhcp6.SOLICIT, ELAPSED6, NO_ADDRESS6, *ASKED6, relay=relay)
 
     # --- TFTP -----------------------------------------------------------------------------------------------------
 

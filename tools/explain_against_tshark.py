@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/explain_against_tshark.py FILE-OR-DIRECTORY ...
 
-Every DHCP message: header fields, each option's octets, and each value as explain prints it. Every TFTP transfer: name,
-options, what was agreed, blocks, octets, error. Every HTTP request and status. Exit status 0 where nothing differs, 1
+Every DHCP and DHCPv6 message: header, each option's octets, and each value as explain prints it. Every TFTP transfer:
+name, options, what was agreed, blocks, error. Every HTTP request and status. Exit status 0 where nothing differs, 1
 where something does. Captures that tshark or we cannot read are told and not counted as differences.
 """
 
@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bootwire.observe import explain, options
+from bootwire.observe import explain, options, options6
 from bootwire.observe.explain import signatures
 from bootwire.observe.explain.layers import Fragment, Layers
 from bootwire.observe.explain.transfers import Transfer
-from bootwire.wire import dhcp4, pcap
+from bootwire.wire import dhcp4, dhcp6, pcap
 from bootwire.wire.reader import WireError
 
 ENDINGS = (".pcap", ".pcapng", ".cap", ".trace", ".ntar")
-DHCP_PORTS = frozenset((67, 68, 4011))
+DHCP_PORTS, DHCP6_PORTS = frozenset((67, 68, 4011)), frozenset((546, 547))
 SEPARATOR = "\x1f"  # between values of one field: in no file name or URL
 
 
@@ -58,14 +58,7 @@ def tshark(path: Path, *more: str) -> str:
 
 def their_messages(path: Path) -> Iterator[Theirs]:
     """Every DHCP message of the capture."""
-    text = tshark(path, "-Y", "dhcp", "-d", "udp.port==4011,dhcp", "-T", "pdml")
-    for packet in ElementTree.fromstring(_closed(text)).iter("packet"):
-        number = int(next(one.get("show") or "0" for one in packet.iter("field") if one.get("name") == "num"))
-        broken = any(one.get("name") == "_ws.malformed" for one in packet.iter())
-        proto = next((one for one in packet.iter("proto") if one.get("name") == "dhcp"), None)
-        if proto is None:
-            continue
-        payload = next((one.get("value") or "" for one in packet.iter("field") if one.get("name") == "udp.payload"), "")
+    for number, payload, broken, proto in _packets(path, "dhcp"):
         fields: dict[str, str] = {}
         found, lent = [], []
         for one in proto:
@@ -79,7 +72,19 @@ def their_messages(path: Path) -> Iterator[Theirs]:
             )  # what option 52 lends, in the order of RFC 3396: file, sname
             found += _option(one) if not areas else []
             lent += [read for area in areas for below in area for read in _option(below)]
-        yield Theirs(number, bytes.fromhex(payload), fields, (*found, *lent), broken)
+        yield Theirs(number, payload, fields, (*found, *lent), broken)
+
+
+def _packets(path: Path, protocol: str) -> Iterator[tuple[int, bytes, bool, ElementTree.Element]]:
+    """(number, UDP payload, malformed, what tshark tells of the protocol) of each packet that has it."""
+    text = tshark(path, "-Y", protocol, "-d", "udp.port==4011,dhcp", "-T", "pdml")
+    for packet in ElementTree.fromstring(_closed(text)).iter("packet"):
+        number = int(next(one.get("show") or "0" for one in packet.iter("field") if one.get("name") == "num"))
+        broken = any(one.get("name") == "_ws.malformed" for one in packet.iter())
+        proto = next((one for one in packet.iter("proto") if one.get("name") == protocol), None)
+        payload = next((one.get("value") or "" for one in packet.iter("field") if one.get("name") == "udp.payload"), "")
+        if proto is not None:
+            yield number, bytes.fromhex(payload), broken, proto
 
 
 def _option(one: ElementTree.Element) -> list[tuple[int, bytes, tuple[Child, ...]]]:
@@ -94,6 +99,8 @@ def _option(one: ElementTree.Element) -> list[tuple[int, bytes, tuple[Child, ...
 
 def _closed(text: str) -> str:
     """What a capture cut in the middle leaves of the document, whole again."""
+    if "</packet>" not in text:
+        return "<pdml/>"
     return text if text.rstrip().endswith("</pdml>") else text[: text.rindex("</packet>") + 9] + "</pdml>"
 
 
@@ -288,15 +295,15 @@ class Report:
             self.differences.append(f"{where}: {what}: we say {ours!r}, tshark {theirs!r}")
 
 
-def our_messages(path: Path) -> Iterator[bytes]:
-    """The UDP payloads at DHCP's ports."""
+def our_messages(path: Path, ports: frozenset[int]) -> Iterator[bytes]:
+    """The whole UDP payloads at these ports."""
     layers = Layers()
     with path.open("rb") as file:
         for packet in pcap.read(iter(lambda: file.read(65_536), b"")):
             seen = layers.peel(packet)
             if seen is None or isinstance(seen, Fragment) or not isinstance(seen.body, bytes) or seen.cut:
                 continue
-            if not DHCP_PORTS.isdisjoint((seen.sport, seen.dport)):
+            if not ports.isdisjoint((seen.sport, seen.dport)):
                 yield seen.body
 
 
@@ -304,7 +311,7 @@ def compare_dhcp(path: Path, report: Report) -> None:
     """Every DHCP message, header and options."""
     ours: Counter[bytes] = Counter()
     try:
-        for payload in our_messages(path):
+        for payload in our_messages(path, DHCP_PORTS):
             ours[payload] += 1
     except WireError as error:
         report.notes.append(f"we cannot read it to its end: {error}")
@@ -376,6 +383,83 @@ def compare_options(where: str, message: dhcp4.Message, theirs: Theirs, report: 
         if not expected or not expected.isascii() or (len(expected) > 100 and code != dhcp4.REQUEST_LIST):
             continue  # nothing to show for tshark either, or too long for a line
         report.same(where, f"value of option {code}", says, expected)
+
+
+# --- DHCPv6 ---------------------------------------------------------------------------------------------------------
+
+
+def _association(children: list[Child]) -> str:
+    """IA_NA: its number, addresses and status."""
+    told = [f"IAID {_first(children, 'dhcpv6.iaid')}"]
+    lives = [show for have, show in children if have == "dhcpv6.iaaddr.valid_lifetime"]
+    found = [show for have, show in children if have == "dhcpv6.iaaddr.ip"]
+    told += [
+        f"{one} for {'ever' if life in ('4294967295', 'infinity') else life + ' s'}"
+        for one, life in zip(found, lives, strict=True)
+    ]
+    return ", ".join(told + ([_status(children)] if _first(children, "dhcpv6.status_code") else []))
+
+
+def _status(children: list[Child]) -> str:
+    code, text = _first(children, "dhcpv6.status_code"), _first(children, "dhcpv6.status_msg")
+    return options6.STATUSES.get(int(code), code) + (f": {text}" if text else "")
+
+
+def _duid(children: list[Child]) -> str:
+    for name, word in (
+        ("duiduuid.bytes", "UUID"), ("duidllt.link_layer_addr", "link-layer and time"),
+        ("duidll.link_layer_addr", "link-layer"),
+    ):  # fmt: skip
+        if shown := _first(children, f"dhcpv6.{name}"):
+            return f"{word} {shown.replace(':', '') if word == 'UUID' else shown}"
+    return _first(children, "dhcpv6.duid.bytes").replace(":", " ")
+
+
+EXPECTED6: dict[int, Callable[[list[Child]], str | None]] = {
+    1: _duid,
+    2: _duid,
+    3: _association,
+    6: _shown("dhcpv6.requested_option_code"),
+    8: lambda children: f"{_first(children, 'dhcpv6.elapsed_time')} ms",
+    13: _status,
+    16: lambda children: (
+        f"enterprise {_first(children, 'dhcpv6.vendorclass.enterprise')}: {_first(children, 'dhcpv6.vendorclass.data')}"
+    ),
+    23: _shown("dhcpv6.dns_server"),
+}
+"""By DHCPv6 option; tshark's trees have no value for the others."""
+
+
+def compare_dhcp6(path: Path, report: Report) -> None:
+    """Every DHCPv6 message, out of its relays' envelopes: type, transaction, options."""
+    ours = Counter(our_messages(path, DHCP6_PORTS))
+    for number, payload, broken, proto in _packets(path, "dhcpv6"):
+        where, inside = f"packet {number}", proto
+        ours[payload] -= 1
+        if ours[payload] < 0 or broken:
+            report.notes.append(f"{where}: DHCPv6 for tshark only (cut, tunnelled, broken or another link layer)")
+            continue
+        message = dhcp6.parse(payload)
+        while isinstance(message, dhcp6.Relay):
+            inside = next(one for one in inside if _code6(one) == dhcp6.RELAYED)
+            inside = inside if inside.find("field[@name='dhcpv6.msgtype']") is not None else inside[-1]
+            message = dhcp6.parse(next(value for code, value in message.options if code == dhcp6.RELAYED))
+        fields = {one.get("name"): one.get("show") or "" for one in reversed(inside)}
+        report.same(where, "header dhcpv6.msgtype", message.kind, int(fields["dhcpv6.msgtype"]))
+        report.same(where, "header dhcpv6.xid", message.xid, int(fields["dhcpv6.xid"], 0))
+        theirs = [one for one in inside if one.get("name") == "dhcpv6.option.type_str"]
+        report.same(where, "codes", [code for code, _ in message.options], [_code6(one) for one in theirs])
+        for (code, octets), one in zip(message.options, theirs, strict=False):
+            report.same(where, f"octets of option {code}", octets.hex(), (one.get("value") or "")[8:])
+            children = [(child.get("name") or "", child.get("show") or "") for child in one.iter("field")][1:]
+            if code in EXPECTED6:
+                report.same(
+                    where, f"value of option {code}", options6.value_text(code, octets), EXPECTED6[code](children)
+                )
+
+
+def _code6(one: ElementTree.Element) -> int:
+    return next((int(child.get("show") or "0") for child in one if child.get("name") == "dhcpv6.option.type"), -1)
 
 
 # --- TFTP and HTTP ------------------------------------------------------------------------------------------------
@@ -483,6 +567,7 @@ def compare(path: Path) -> Report:
     )
     try:
         compare_dhcp(path, report)
+        compare_dhcp6(path, report)
         compare_tftp(path, capture, report)
         compare_http(path, capture, report)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired, ElementTree.ParseError, ValueError) as error:

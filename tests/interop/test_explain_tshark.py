@@ -9,8 +9,20 @@ import explain_against_tshark as oracle
 import pytest
 
 from bootwire.observe import explain, options
-from bootwire.wire import dhcp4, ethernet, pcap, tftp
-from capture_maker import BEGAN, BIOS, HTTP, IPXE, UEFI, Capture
+from bootwire.wire import dhcp4, dhcp6, ethernet, ip6, pcap, tftp
+from capture_maker import (
+    ADDRESS6,
+    ASKED6,
+    BEGAN,
+    BIOS,
+    FILE6,
+    HTTP,
+    IPXE,
+    NO_ADDRESSES6,
+    SERVER_DUID,
+    UEFI,
+    Capture,
+)  # fmt: skip
 
 pytestmark = pytest.mark.interop
 
@@ -172,6 +184,17 @@ def test_every_transfer_is_tshark_s(tmp_path: Path) -> None:
 def test_every_request_is_tshark_s(request_line: bytes, response: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.pcap").write_bytes(Capture(IPXE).booted().http(request_line, response).octets())
     agreed(tmp_path / "a.pcap", requests=1, statuses=1)
+
+
+@pytest.mark.parametrize("relay", [b"", ip6.octets("2001:db8:7::1")])
+def test_every_field_of_dhcpv6_is_tshark_s(relay: bytes, tmp_path: Path) -> None:
+    names = (dhcp6.DNS, ip6.octets("2001:db8::53") + ip6.octets("2001:db8::54"))
+    made = Capture().solicit(relay=relay)
+    made.dhcp6(dhcp6.ADVERTISE, SERVER_DUID, ADDRESS6, FILE6, names, (dhcp6.PREFERENCE, b"\xff"), relay=relay)
+    made.dhcp6(dhcp6.REPLY, (dhcp6.SERVER_ID, b"\0\1\0\1\1\2\3\4\2\0\0\0\0\6"), NO_ADDRESSES6, relay=relay)
+    made.dhcp6(dhcp6.REQUEST, SERVER_DUID, ADDRESS6, (dhcp6.ELAPSED, b"\0\x64"), *ASKED6, relay=relay)
+    (tmp_path / "a.pcap").write_bytes(made.octets())
+    agreed(tmp_path / "a.pcap", header=8, octets=22, value=17)
 
 
 # --- links and formats ------------------------------------------------------------------------------------------------

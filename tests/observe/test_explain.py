@@ -15,9 +15,32 @@ from bootwire.cli import main
 from bootwire.observe import explain
 from bootwire.observe.explain import signatures, story
 from bootwire.observe.explain.causes import CAUSES
-from bootwire.wire import dhcp4, pcap, tcp, tftp
+from bootwire.wire import dhcp4, dhcp6, ip6, pcap, tcp, tftp
 from bootwire.wire.reader import WireError
-from capture_maker import BIOS, EVERYONE, HERE, HTTP, IPXE, MASK, NOBODY, OWN, PROXY, PXE, SERVER, UEFI, Capture, pe
+from capture_maker import (
+    ADDRESS6,
+    ASKED6,
+    BIOS,
+    ELAPSED6,
+    EVERYONE,
+    FILE6,
+    HERE,
+    HTTP,
+    IPXE,
+    MASK,
+    NO_ADDRESS6,
+    NO_ADDRESSES6,
+    NOBODY,
+    OWN,
+    OWN6,
+    PROXY,
+    PXE,
+    SERVER,
+    SERVER_DUID,
+    UEFI,
+    Capture,
+    pe,
+)  # fmt: skip
 
 DIRECT = (43, b"\x06\x01\x08\xff")
 RELAY = "198.51.100.1"
@@ -89,6 +112,13 @@ def fragmented() -> Capture:
     return made
 
 
+def booted6(*offered: tuple[int, bytes], relay: bytes = b"") -> Capture:
+    """An address over IPv6, and what else the server has."""
+    made = Capture().solicit(relay=relay).dhcp6(dhcp6.ADVERTISE, SERVER_DUID, ADDRESS6, *offered, relay=relay)
+    made.dhcp6(dhcp6.REQUEST, SERVER_DUID, ADDRESS6, *ASKED6, xid=8, relay=relay)
+    return made.dhcp6(dhcp6.REPLY, SERVER_DUID, ADDRESS6, *offered, xid=8, relay=relay)
+
+
 def given_back(seconds: float) -> Capture:
     """As EDK2 says it of an address that it cannot configure, or some time later, as after a probe."""
     made = Capture().booted()
@@ -135,6 +165,8 @@ SHOWN = {
     "lease-refused": lambda: Capture().discover().offer().request().reply(dhcp4.NAK, HERE, yiaddr=NOBODY),
     "duplicate-address": lambda: Capture().booted().arp(b"\2" * 6, OWN, OWN).arp(b"\4" * 6, OWN, OWN),
     "address-declined": lambda: given_back(0.001),
+    "ipv6-refused": lambda: Capture().solicit().dhcp6(2, SERVER_DUID, NO_ADDRESSES6).solicit(),
+    "ipv6-no-file": lambda: booted6(),
     "dhcp-file-wins": lambda: Capture(IPXE).discover().offer(file=b"old.0", siaddr=SERVER).proxy(),
     "no-next-server": lambda: Capture().discover().offer(file=b"snponly.efi"),
     "ipxe-without-features": lambda: Capture("ipxe-crippled-discover").discover(),
@@ -295,6 +327,50 @@ def test_a_capture_out_of_order_or_without_times_has_no_negative_ones(tmp_path: 
     assert not any(line.startswith("-") for line in run.output.splitlines())
     capture = explain.gathered([made.packets[2], replace(made.packets[3], at=0)])
     assert capture.ended == made.packets[2].at
+
+
+@pytest.mark.parametrize("relay", [b"", ip6.octets("2001:db8:7::1")])
+def test_a_boot_over_ipv6_is_told(relay: bytes) -> None:
+    made = booted6(FILE6, relay=relay)
+    assert made.causes() == {}
+    (machine,) = explain.gathered(pcap.read([made.octets()])).machines.values()
+    assert machine.mac == "52:54:00:12:34:56"
+    assert list(machine.addresses) == [OWN6]
+    through = ", through relay 2001:db8:7::1" if relay else ""
+    offered = "the address 2001:db8::57 and the file tftp://[2001:db8::1]/snponly.efi"
+    server = "2001:db8::1"
+    assert [one.text for one in story.story(machine)] == [
+        f"UEFI x64 asks over IPv6 who is there{through}.",
+        f"{server} offers {offered}.",
+        f"It asks for 2001:db8::57{through}.",
+        f"{server} gives it {offered}.",
+    ]
+
+
+def test_what_else_is_said_over_ipv6_is_told(tmp_path: Path) -> None:
+    made = Capture().solicit().solicit().dhcp6(dhcp6.ADVERTISE, SERVER_DUID, NO_ADDRESSES6)
+    made.dhcp6(dhcp6.INFORMATION_REQUEST, ELAPSED6, xid=1).dhcp6(dhcp6.REPLY, SERVER_DUID, xid=1)
+    made.dhcp6(dhcp6.RENEW, SERVER_DUID, ADDRESS6).dhcp6(dhcp6.DECLINE, ADDRESS6).dhcp6(dhcp6.RELEASE, ADDRESS6)
+    (tmp_path / "a.pcap").write_bytes(made.dhcp6(99).octets())
+    run = CliRunner().invoke(main, ["explain", str(tmp_path / "a.pcap"), "--json"])
+    (machine,) = json.loads(run.stdout)["machines"]
+    assert machine["firmware"] == "UEFI x64"
+    assert [one["text"] for one in machine["story"]] == [
+        "UEFI x64 asks over IPv6 who is there.",
+        "UEFI x64 asks over IPv6 who is there again (2).",
+        "2001:db8::1 refuses (NoAddrsAvail: no addresses available).",
+        "It asks for settings over IPv6, not for an address.",
+        "2001:db8::1 gives it settings, and neither address nor file.",
+        "It asks to keep 2001:db8::57 (RENEW).",
+        "It declines 2001:db8::57: somebody else has it.",
+        "It gives 2001:db8::57 back.",
+        "It sends DHCPv6 message type 99.",
+    ]
+
+
+def test_hosts_that_only_take_an_ipv6_address_do_not_netboot() -> None:
+    made = Capture().dhcp6(dhcp6.SOLICIT, ELAPSED6, NO_ADDRESS6).dhcp6(dhcp6.ADVERTISE, SERVER_DUID, NO_ADDRESSES6)
+    assert made.causes() == {}
 
 
 def test_the_story_says_why_edk2_went_to_port_4011() -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from bootwire.observe import options
+from bootwire.observe import options, options6
 from bootwire.wire import dhcp4
 from dhcp_samples import NAMES, vector
 
@@ -70,3 +70,36 @@ def test_any_octets_are_told_in_one_printable_line() -> None:
         text = options.value_text(draw.randrange(1, 255), draw.randbytes(draw.choice((0, 1, 3, 4, 9, 40, 255, 600))))
         assert text.isprintable()
         assert 0 < len(text) < 2_000
+
+
+@pytest.mark.parametrize(("code", "value", "text"), [
+    (1, b"\0\4" + bytes(range(16)), "UUID 000102030405060708090a0b0c0d0e0f"),
+    (1, b"\0\3\0\1\x52\x54\0\x12\x34\x56", "link-layer 52:54:00:12:34:56"),
+    (2, b"\0\1\0\1\0\0\0\1\x52\x54\0\x12\x34\x56", "link-layer and time 52:54:00:12:34:56"),
+    (2, b"\0\2\0\0\1\x37ab", "00 02 00 00 01 37 61 62"),
+    (3, bytes(11), "00 00 00 00 00 00 00 00 00 00 00"),
+    (8, b"\0\x64", "1000 ms"),
+    (13, b"\0\0", "Success"),
+    (13, b"\0\2none left", "NoAddrsAvail: none left"),
+    (15, b"\0\4iPXE", "iPXE"),
+    (16, b"\0\0\1\x57\0\x09PXEClient", "enterprise 343: PXEClient"),
+    (17, b"\0\0\1\x37\xc3\x50\0\4boot", "enterprise 311; 50000 boot"),
+    (17, b"\0\0\1\x37\xc3\x50\0\5boot", "00 00 01 37 c3 50 00 05 62 6f 6f 74"),
+    (24, b"\3lab\7example\0", "lab.example"),
+    (32, b"\0\0\x0e\x10", "3600 s"),
+    (59, b"tftp://[2001:db8::1]/a.efi\0", "tftp://[2001:db8::1]/a.efi"),
+    (60, b"\0\2-x\0\1y", "-x y"),
+    (61, b"\0\7", "7 (UEFI x64)"),
+    (62, b"\1\3\x10", "UNDI 3.16"),
+    (200, b"", "(empty)"),
+])  # fmt: skip
+def test_a_dhcpv6_value_in_words(code: int, value: bytes, text: str) -> None:
+    assert options6.value_text(code, value) == text
+
+
+def test_any_dhcpv6_octets_are_told_in_one_printable_line() -> None:
+    draw = random.Random(6)
+    for _ in range(20_000):
+        text = options6.value_text(draw.randrange(70), draw.randbytes(draw.choice((0, 1, 3, 4, 9, 40, 255, 600))))
+        assert text.isprintable()
+        assert 0 < len(text) <= 240

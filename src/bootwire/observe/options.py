@@ -218,7 +218,7 @@ def _enterprise(value: bytes) -> str:
     r, told = Reader(value), list[str]()
     while r.left() and len(told) < _MANY:
         number = r.u32("enterprise")
-        told.append(f"enterprise {number}: {_guess(r.take(r.u8('length'), 'data'))}")
+        told.append(f"enterprise {number}: {guess(r.take(r.u8('length'), 'data'))}")
     return printable("; ".join(told), 2 * _LIMIT)
 
 
@@ -229,7 +229,7 @@ def _pxe(value: bytes) -> str:
             text = _pxe_value(code, octets)
         except WireError:
             text = ""
-        told.append(f"{PXE_NAMES.get(code, code)} {text or _guess(octets)}")
+        told.append(f"{PXE_NAMES.get(code, code)} {text or guess(octets)}")
     return printable("; ".join(told), 3 * _LIMIT)
 
 
@@ -257,7 +257,7 @@ def _pxe_value(code: int, octets: bytes) -> str:
 def _relay_agent(value: bytes) -> str:
     told = []
     for code, octets in dhcp4.sub_options(value, padded=False)[:24]:
-        text = _dotted(octets) if code in _RELAY_ADDRESSES and len(octets) == 4 else _guess(octets)
+        text = _dotted(octets) if code in _RELAY_ADDRESSES and len(octets) == 4 else guess(octets)
         told.append(f"{RELAY_NAMES.get(code, code)} {text}")
     return printable("; ".join(told), 2 * _LIMIT)
 
@@ -275,7 +275,7 @@ def _ipxe(value: bytes) -> str:
             told.append(f"card {kind} {octets[1:3].hex()}:{octets[3:5].hex()}")
         else:
             name = {1: "priority", 8: "keep-san", 9: "skip-san-boot", 0xB0: "no-pxedhcp"}.get(code, str(code))
-            told.append(f"{name} {int.from_bytes(octets, 'big') if len(octets) == 1 else _guess(octets)}")
+            told.append(f"{name} {int.from_bytes(octets, 'big') if len(octets) == 1 else guess(octets)}")
     return printable("; ".join(told + (["features " + " ".join(features)] if features else [])), 3 * _LIMIT)
 
 
@@ -316,14 +316,15 @@ def _subs(value: bytes) -> str:
         pairs = dhcp4.sub_options(value)
     except WireError:
         return _octets(value)
-    return printable("; ".join(f"{code} {_guess(one)}" for code, one in pairs[:24]), 2 * _LIMIT)
+    return printable("; ".join(f"{code} {guess(one)}" for code, one in pairs[:24]), 2 * _LIMIT)
 
 
 def _is_text(value: bytes) -> bool:
     return all(0x20 <= octet < 0x7F for octet in value)
 
 
-def _guess(value: bytes) -> str:
+def guess(value: bytes) -> str:
+    """Text where it can be one, else octets."""
     text = value.strip(b"\0")
     if len(text) > 2 and _is_text(text):
         return printable(text, 60)

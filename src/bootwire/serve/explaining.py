@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from bootwire.boot_server import BootServer, Datagram, Send, Settings
 from bootwire.facts import Offered, Silent
 from bootwire.observe import explain, options
-from bootwire.observe.explain import signatures, story
+from bootwire.observe.explain import signatures, story, story6
 from bootwire.observe.explain.gather import SECOND, Capture, Gatherer, Machine, Said
 from bootwire.policy.client import Kind
 from bootwire.policy.decide import LOADERS, Offerings
@@ -158,7 +158,8 @@ def findings_page(found: list[signatures.Finding], verbose: bool) -> Iterator[st
 def _machine(machine: Machine, began: int, verbose: bool) -> Iterator[str]:
     client = signatures.firmware(machine)
     addresses = ", ".join(machine.addresses)
-    yield f"{machine.mac}  {client.summary if client else 'takes files'}" + (f"  {addresses}" if addresses else "")
+    known = client.summary if client else story6.firmware(machine) or "takes files"
+    yield f"{machine.mac}  {known}" + (f"  {addresses}" if addresses else "")
     for sentence in story.story(machine):
         stamp = f"{(sentence.at - began) / SECOND:9.3f}  "
         yield from wrapped(sentence.text, " " * len(stamp), stamp)
@@ -210,7 +211,7 @@ def _machine_document(machine: Machine, began: int) -> dict[str, object]:
     asked = _first(machine)
     return {
         "machine": machine.mac,
-        "firmware": client.summary if client else "",
+        "firmware": client.summary if client else story6.firmware(machine),
         "uuid": client.uuid if client else "",
         "addresses": list(machine.addresses),
         "story": [

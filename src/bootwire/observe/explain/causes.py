@@ -108,6 +108,13 @@ address-declined | error | It declines {address} at once ({why}): its own firmwa
   | Give it an address that does not end in .0 (EDK2 before October 2016 takes none) with a mask wider than /31;
     neither it nor its router may be the first or last address of the network.
   | tianocore/edk2#6669, #7303, #8557: "Lease is denied upon entering bound"; UEFI shows PXE-E09
+ipv6-refused | error | {server} refuses it over IPv6 ({why}), {count} times.
+  | Give the DHCPv6 server a free range for this link (a stateless one has no addresses, and EDK2's PXE wants one even
+    where routers say otherwise); count two for each machine, which asks with a second IAID for PXE; see its leases.
+  | RFC 8415 section 18.3; tianocore/edk2#9832
+ipv6-no-file | error | {server} gave it an IPv6 address, and nobody offered anything to boot over IPv6 (option 59).
+  | Set the boot file URL in the DHCPv6 server: tftp://[ADDRESS]/NAME or http://…; or let it boot over IPv4.
+  | RFC 5970 section 3.1; UEFI shows PXE-E16
 dhcp-file-wins | warning | The DHCP server {server} names a boot file itself ({name}): iPXE takes that one, whatever
     {proxy} offers.
   | Remove filename and next-server from the DHCP server, or let it name what {proxy} offers.

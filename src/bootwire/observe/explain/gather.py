@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from bootwire.observe.explain.layers import Fragment, Layers, Peeled
 from bootwire.observe.explain.transfers import Connection, Exchange, Transfer, request
 from bootwire.policy.client import Client, Kind, classify
-from bootwire.wire import arp, dhcp4, dns, icmp, ip, pcap, syslog, tcp
+from bootwire.wire import arp, dhcp4, dhcp6, dns, icmp, ip, ip6, pcap, syslog, tcp
 from bootwire.wire.dhcp4 import Message
 from bootwire.wire.reader import WireError
 from bootwire.wire.text import printable
@@ -20,6 +20,7 @@ TOTAL = 20_000
 """The same for all machines together: at most some 50 MB."""
 
 _OTHERS = 4_096  # addresses, DNS questions, fragments, ARP questions kept
+_RELAYS = 8  # HOP_COUNT_LIMIT, RFC 8415 section 7.6
 SECOND = 1_000_000_000
 
 DNS_PORT, TFTP_PORT, HTTP_PORT, HTTPS_PORT, SYSLOG_PORT = 53, 69, 80, 443, 514  # IANA
@@ -50,6 +51,17 @@ class Said:
         return dhcp4.address(self.message.option(dhcp4.SERVER_ID)) or self.source
 
 
+@dataclass(frozen=True, slots=True)
+class Said6:
+    """One DHCPv6 message on the wire, out of its relays' envelopes. relay: the nearest one's address, "" without."""
+
+    at: int
+    message: dhcp6.Message
+    source: str
+    from_client: bool
+    relay: str = ""
+
+
 @dataclass(slots=True)
 class Lookup:
     at: int
@@ -66,6 +78,7 @@ class Machine:
 
     mac: str
     said: list[Said] = field(default_factory=list)
+    said6: list[Said6] = field(default_factory=list)
     addresses: dict[str, None] = field(default_factory=dict)
     transfers: list[Transfer] = field(default_factory=list)
     connections: list[Connection] = field(default_factory=list)
@@ -86,7 +99,7 @@ class Machine:
     @property
     def boots(self) -> bool:
         """It netboots: it said so, or took files."""
-        if self.transfers:
+        if self.transfers or any(one.from_client and one.message.option(dhcp6.ARCHITECTURE) for one in self.said6):
             return True
         plain = (Kind.HOST, Kind.BOOTP)
         return any(one.from_client and one.client.kind not in plain for one in self.said)
@@ -122,6 +135,7 @@ class Gatherer:
         self._transfers: dict[tuple[str, int], Transfer] = {}
         self._connections: dict[tuple[str, int, str, int], Connection] = {}
         self._lookups: dict[tuple[str, int], Lookup] = {}
+        self._by_duid: dict[bytes, str] = {}
 
     def take(self, packet: pcap.Packet) -> None:
         """One packet. Never raises for what is in it."""
@@ -166,6 +180,8 @@ class Gatherer:
             return  # half a DHCP message would be read as a bad one
         if not {dhcp4.SERVER_PORT, dhcp4.CLIENT_PORT, dhcp4.PXE_PORT}.isdisjoint(ports):
             self._dhcp(seen, data)
+        elif not seen.cut and not {dhcp6.SERVER_PORT, dhcp6.CLIENT_PORT}.isdisjoint(ports):
+            self._dhcp6(seen, data)
         elif seen.dport == TFTP_PORT:
             self._tftp_request(seen, data)
         elif DNS_PORT in ports:
@@ -211,6 +227,38 @@ class Gatherer:
             self._claim(machine, message.yiaddr)
         elif said.from_client and message.ciaddr != "0.0.0.0":
             self._claim(machine, message.ciaddr)
+
+    def _dhcp6(self, seen: Peeled, data: bytes) -> None:
+        relay = mac = ""
+        try:
+            message = dhcp6.parse(data)
+            for _ in range(_RELAYS):
+                if not isinstance(message, dhcp6.Relay):
+                    break
+                relay, mac = ip6.text(message.link), _behind(message) or mac
+                inner = next((value for code, value in message.options if code == dhcp6.RELAYED), b"")
+                message = dhcp6.parse(inner)
+        except WireError:
+            return
+        if isinstance(message, dhcp6.Relay):
+            return
+        of_client = message.kind not in (dhcp6.ADVERTISE, dhcp6.REPLY, dhcp6.RECONFIGURE)
+        duid = message.option(dhcp6.CLIENT_ID) or b""
+        known = self._by_duid.get(duid, "")
+        if not known and of_client:
+            known = (mac or _mac_of(duid) if relay else seen.source_mac) or seen.source
+            if duid and len(self._by_duid) < _OTHERS:
+                self._by_duid[duid] = known
+        machine = self._machine(known) if known else self._owner(seen.destination)
+        if machine is None:
+            return
+        machine.last = seen.at
+        if len(machine.said6) < MESSAGES and self._kept < TOTAL:
+            self._kept += 1
+            machine.said6.append(Said6(seen.at, message, seen.source, of_client, relay))
+        if message.kind == dhcp6.REPLY:
+            for address in _given6(message):
+                self._claim(machine, address)
 
     def _tftp_request(self, seen: Peeled, data: bytes) -> None:
         asked = request(data)
@@ -340,3 +388,28 @@ class Gatherer:
             if found is not None:
                 self._claim(found, seen.source)
         return found
+
+
+def _mac_of(duid: bytes) -> str:
+    """The Ethernet address in a DUID that is made of one (RFC 8415 sections 11.2 and 11.4), "" in others."""
+    size = {b"\0\1\0\1": 14, b"\0\3\0\1": 10}.get(duid[:4], 0)
+    return duid[-6:].hex(":") if size and len(duid) == size else ""
+
+
+def _behind(message: dhcp6.Relay) -> str:
+    """Who a relay speaks for: option 79 (RFC 6939), else the MAC that a link-local address is made of (RFC 4291)."""
+    told = next((value for code, value in message.options if code == 79), b"")
+    if len(told) == 8 and told[:2] == b"\0\1":
+        return told[2:].hex(":")
+    if message.peer[:8] == b"\xfe\x80" + bytes(6) and message.peer[11:13] == b"\xff\xfe":
+        return (bytes((message.peer[8] ^ 2,)) + message.peer[9:11] + message.peer[13:]).hex(":")
+    return ""
+
+
+def _given6(message: dhcp6.Message) -> list[str]:
+    """Addresses of a REPLY that may be used."""
+    found: list[str] = []
+    for value in message.every(dhcp6.IA_NA)[:4]:
+        with contextlib.suppress(WireError):
+            found += [ip6.text(one.address) for one in dhcp6.parse_association(value).addresses[:4] if one.valid]
+    return found

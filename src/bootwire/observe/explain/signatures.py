@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from bootwire.observe import names
+from bootwire.observe.explain import story6
 from bootwire.observe.explain.causes import CAUSES, ORDER, Severity
-from bootwire.observe.explain.gather import SECOND, Capture, Machine, Said
+from bootwire.observe.explain.gather import SECOND, Capture, Machine, Said, Said6
 from bootwire.observe.explain.transfers import Exchange, Transfer
 from bootwire.policy import offers as sort
 from bootwire.policy import quirks
 from bootwire.policy.client import Client, Kind
-from bootwire.wire import dhcp4, icmp, ip
+from bootwire.wire import dhcp4, dhcp6, icmp, ip
 from bootwire.wire.reader import WireError
 from bootwire.wire.text import printable
 
@@ -746,6 +747,29 @@ def _at_once(machine: Machine, declined: Said) -> bool:
     return bool(given) and declined.at - given[-1] < SECOND // 5
 
 
+def _refused6(machine: Machine, _: Capture) -> Iterator[Values]:
+    """Not where an address came in the end: one server of several may have none."""
+    answers = [one for one in machine.said6 if not one.from_client]
+    refused = [(one, why) for one in answers if (why := story6.refusal(one.message))]
+    if refused and machine.boots and not _addressed6(machine):
+        one, why = refused[-1]
+        yield {"server": one.source, "why": why, "count": len(refused)}
+
+
+def _addressed6(machine: Machine) -> Said6 | None:
+    """The last REPLY, if it holds an address and no refusal: what a boot over IPv6 begins with."""
+    replies = [one for one in machine.said6 if one.message.kind == dhcp6.REPLY]
+    good = replies and story6.addresses(replies[-1].message) and not story6.refusal(replies[-1].message)
+    return replies[-1] if good else None
+
+
+def _no_file6(machine: Machine, _: Capture) -> Iterator[Values]:
+    given = _addressed6(machine)
+    offered = any(one.message.option(dhcp6.BOOT_URL) for one in machine.said6 if not one.from_client)
+    if given is not None and machine.boots and not offered and not machine.transfers and not machine.exchanges:
+        yield {"server": given.source}
+
+
 def _own_refusal(machine: Machine, _: Capture) -> Iterator[Values]:
     for one in machine.of(dhcp4.DECLINE, client=True):
         if _at_once(machine, one):
@@ -780,6 +804,7 @@ SIGNATURES: tuple[tuple[str, Look], ...] = (
     ("menu-broken", _menu_broken), ("pxe-unanswered", _pxe_unanswered), ("pxe-answer-lost", _pxe_answer_lost),
     ("pxe-wrong-port", _pxe_wrong_port), ("relay-drops", _relay_drops), ("relay-not-to-us", _relay_not_to_us),
     ("lease-refused", _lease_refused), ("duplicate-address", _declined), ("address-declined", _own_refusal),
+    ("ipv6-refused", _refused6), ("ipv6-no-file", _no_file6),
     ("dhcp-file-wins", _file_wins),
     ("no-next-server", _no_next_server), ("ipxe-without-features", _without_features), ("no-uri", _no_uri),
     ("answer-too-big", _too_big), ("arch-disagrees", _disagrees),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bootwire.observe import names, options
-from bootwire.observe.explain import signatures
+from bootwire.observe.explain import signatures, story6
 from bootwire.observe.explain.gather import SECOND, Machine, Said
 from bootwire.observe.explain.transfers import Exchange, Transfer
 from bootwire.policy import offers as sort
@@ -28,7 +28,7 @@ class Sentence:
 
 def story(machine: Machine) -> list[Sentence]:
     """In order of time, at most _LIMIT."""
-    told = [*_dhcp(machine)]
+    told = [*_dhcp(machine), *(Sentence(*one) for one in story6.sentences(machine))]
     told += [Sentence(one.began, _file(machine, one)) for one in machine.transfers]
     told += [Sentence(one.began, _exchange(one)) for one in machine.exchanges]
     told += [Sentence(at, f"It writes to its log: {text}") for at, text in machine.console]
