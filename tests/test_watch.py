@@ -213,6 +213,10 @@ def test_in_a_real_terminal_of_80_columns(site: Running) -> None:
         subprocess.run([*tmux, "kill-server"], capture_output=True)
 
 
+def test_a_server_that_nobody_asked_says_so(site: Running) -> None:
+    assert CliRunner().invoke(main, ["watch", site.url, "--once"]).stdout == "no machine has asked yet\n"
+
+
 # --- diff -------------------------------------------------------------------------------------------------------
 
 

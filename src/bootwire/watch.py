@@ -430,6 +430,8 @@ def run(source: Source, *, once: bool = False) -> int:
         _until_known(model, events, source)
         for boot in model.shown():
             print(_plain(boot))
+        if not model.boots:
+            print("no machine has asked yet")
         return 0
     if not sys.stdout.isatty():
         return _follow(model, events)

@@ -227,6 +227,14 @@ def test_the_summary_names_version_platforms_and_origin(root, state):
     assert loaders.summary({}) == "none"
 
 
+def test_the_summary_calls_no_other_loader_ipxe(root, state):
+    lpxelinux = b"\xea\x24\x7c\0\0" + bytes(100) + b"\r\nPXELINUX 6.04 lwIP 20200816 \0"
+    put(root, "usr/lib/PXELINUX/lpxelinux.0", lpxelinux)
+    put(root, "usr/lib/ipxe/snponly.efi", SNPONLY)
+    said = loaders.summary(loaders.find(state, root=root))
+    assert set(said.split("; ")) == {"iPXE 2.0.0+dfsg-5 (x86_64), installed", "lpxelinux 6.04 (bios), installed"}
+
+
 def test_list_explains_each_file(root, state):
     put(root, "usr/lib/ipxe/snponly.efi", OLD_SNPONLY)
     status, text = said(loaders.run_list, state, root=root)

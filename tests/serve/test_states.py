@@ -19,6 +19,7 @@ MAC = "52:54:00:12:34:56"
 INSTALL = Target("rule 3", "debian", kernel=Image("/k"), cmdline="x", variables={"install": True, "done": "phone-home"})
 PROFILES = {
     "debian": INSTALL,
+    "rescue": Target("", "rescue", kernel=Image("/k")),
     "quick": Target("", "quick", kernel=Image("/k"), variables={"install": True, "done": "hand-over"}),
 }
 PEER = Peer("192.0.2.57", 1, "192.0.2.1")
@@ -133,6 +134,8 @@ def test_a_machine_is_armed_with_a_profile_that_its_rules_do_not_name(tmp_path: 
 def test_no_profile_no_arming(kept: Kept) -> None:
     with pytest.raises(ValueError, match="no profile is called 'debain'"):
         kept.states.arm(MAC, "debain")
+    with pytest.raises(ValueError, match="profile rescue does not install"):
+        kept.states.arm(MAC, "rescue")
     assert kept.states.all() == []
 
 

@@ -16,6 +16,9 @@ from bootwire.assets import der, pe
 
 MAX_SIZE = 16 << 20  # octets; no network boot loader comes near (GRUB with every module: 4 MiB)
 
+NAMES = {"ipxe": "iPXE", "grub": "GRUB", "shim": "shim", "efi": "EFI program"}
+"""How a person calls a kind of build; the others are called what they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -43,7 +46,7 @@ class Build:
         return int(dated[1]) if dated else 0
 
     def __str__(self) -> str:
-        name = {"ipxe": "iPXE", "grub": "GRUB", "shim": "shim", "efi": "EFI program"}.get(self.kind, self.kind)
+        name = NAMES.get(self.kind, self.kind)
         drivers = {"firmware": "firmware's network driver", "own": "own network drivers"}.get(self.drivers, "")
         signed = f"signed: {', '.join(self.signers)}" if self.signers else ""
         version = self.version or ("unknown version" if self.kind != "efi" else "")

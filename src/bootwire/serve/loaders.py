@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bootwire.assets.catalog import Blob, LocalFile
-from bootwire.assets.loaders import MAX_SIZE, Build, catalog_name, choose, identify
+from bootwire.assets.loaders import MAX_SIZE, NAMES, Build, catalog_name, choose, identify
 from bootwire.serve import apt, packages
 from bootwire.serve.deb import PackageError
 from bootwire.wire.reader import WireError
@@ -179,14 +179,15 @@ def modules(loaders: Iterable[str], root: Path = Path("/")) -> dict[str, Blob]:
 
 
 def summary(loaders: Mapping[str, Loader]) -> str:
-    """One line for a person: "iPXE 2.0.0+dfsg-5 (bios, x86_64, arm64), fetched: …"; "none" if there are none."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """One line for a person: "iPXE 2.0.0+dfsg-5 (bios, x86_64, arm64), fetched: …", one after the other; "none"."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for name, loader in loaders.items():
-        key = (loader.build.version or "of unknown version", loader.origin)
+        kind = NAMES.get(loader.build.kind, loader.build.kind)
+        key = (kind, loader.build.version or "of unknown version", loader.origin)
         groups.setdefault(key, []).append(name.split("/", 1)[0])
     parts = [
-        f"iPXE {version} ({', '.join(dict.fromkeys(platforms))}), {origin}"
-        for (version, origin), platforms in groups.items()
+        f"{kind} {version} ({', '.join(dict.fromkeys(platforms))}), {origin}"
+        for (kind, version, origin), platforms in groups.items()
     ]
     return "; ".join(parts) or "none"
 

@@ -157,9 +157,15 @@ class States:
         return [policy.looked_at(state, self._wall()) for _, state in sorted(self._states.items())]
 
     def arm(self, machine: str, profile: str, tries: int = policy.TRIES, within: float = policy.WITHIN) -> State:
-        """Raises ValueError: no such profile, or numbers that make no sense."""
-        if profile and self._named is not None and self._named(profile, Traits(machine, stage="other")) is None:
-            raise ValueError(f"no profile is called {profile!r}")
+        """Raises ValueError: no such profile, one that does not install, or numbers that make no sense."""
+        if profile and self._named is not None:
+            target = self._named(profile, Traits(machine, stage="other"))
+            if target is None:
+                raise ValueError(f"no profile is called {profile!r}")
+            if not target.variables.get("install"):
+                raise ValueError(
+                    f"profile {profile} does not install: give it install = true, or arm without a profile"
+                )
         return self._change(machine, lambda state, now: policy.arm(state, profile, now, tries, within), wait=True)
 
     def disarm(self, machine: str) -> State:
