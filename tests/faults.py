@@ -26,7 +26,6 @@ from bootwire.serve.ports import owners
 from namespaces import Namespace, dnsmasq, lan
 from product import ROOT, Server
 
-MAC = "52:54:00:0d:0c:01"
 NETWORK, OURS, MACHINE, OTHER = "10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4"
 PATIENCE = 75.0
 """Seconds from the doctor's end to the verdict: the longest patience of a rule is 45 s."""
@@ -146,7 +145,7 @@ class Site:
 
     def examine(self, kind: str) -> dict[str, Any]:
         """The doctor's report of a machine of this kind."""
-        words = (sys.executable, "-m", "bootwire", "doctor", "--nic", "lan", "--mac", MAC, "--json", "--as", kind)
+        words = (sys.executable, "-m", "bootwire", "doctor", "--nic", "lan", "--json", "--as", kind)
         process = self.machine.start(
             *words, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -160,17 +159,18 @@ class Site:
         report: dict[str, Any] = json.loads(out)
         return report
 
-    def verdict(self) -> dict[str, Any]:
-        """The first verdict on the machine, of whichever server has one."""
+    def verdict(self, machine: str) -> dict[str, Any]:
+        """The first verdict on this machine that is not good, of whichever server has one."""
         until = time.monotonic() + PATIENCE
-        while True:
+        while time.monotonic() < until:
             for server in self.servers:
                 for fact in server.facts:
-                    if fact["kind"] == "verdict" and fact["machine"] == MAC:
+                    if fact["kind"] == "verdict" and fact["machine"] == machine and fact["state"] != "booted":
                         return fact
-            if time.monotonic() > until:
-                return {}
+            if all(server.process.poll() is not None for server in self.servers):
+                break
             time.sleep(0.2)
+        return {}
 
 
 def _end(server: Server) -> None:
@@ -248,7 +248,7 @@ def drill(fault: Fault, folder: Path) -> Seen:
         site = Site(folder, stack)
         fault.make(site)
         report = site.examine(fault.kind)
-        verdict = site.verdict() if site.servers else {}
+        verdict = site.verdict(report["trials"][0]["mac"]) if fault.verdict else {}
         return Seen(verdict, report, [server.facts for server in site.servers])
 
 
@@ -280,7 +280,7 @@ def small_mtu(site: Site) -> None:
     site.dhcp()
     site.bootwire()
     site.ours.run("ip link set lan gso_max_segs 1")  # a veth takes what is still one piece, whatever its size
-    site.machine.run("ip link set lan mtu 500")
+    site.machine.run("ip link set lan mtu 1000")
 
 
 def beside(*options: str, mode: str = "proxy") -> Callable[[Site], None]:
@@ -317,25 +317,22 @@ def changed(data: bytes) -> Callable[[Site], None]:
     return make
 
 
-def upstream(url: str, locations: str = "", *, up: bool = True) -> Callable[[Site], None]:
-    """The kernel is another server's."""
+def fleet(text: str, locations: str = "", *, up: bool = True) -> Callable[[Site], None]:
+    """A fleet file, and nginx for images. locations: of nginx; up: whether it runs."""
 
     def make(site: Site) -> None:
         site.dhcp()
         if up:
             site.nginx(locations)
-        site.bootwire(url)
-
-    return make
-
-
-def fleet(text: str) -> Callable[[Site], None]:
-    def make(site: Site) -> None:
-        site.dhcp()
-        site.nginx()
         site.fleet(text)
 
     return make
+
+
+def upstream(url: str, more: str = "") -> str:
+    """A fleet file of one profile for all machines, whose kernel is another server's."""
+    kernel = f'kernel = {{ location = "{url}"{more} }}'
+    return f'[[group]]\nname = "all"\nprofile = "linux"\n[profiles.linux]\n{kernel}\n'
 
 
 def service(answer: str, *arguments: str) -> Callable[[Site], None]:
@@ -366,15 +363,14 @@ def without_mask(site: Site) -> None:
     site.bootwire()
 
 
-def behind(*relays_to: str, router: str = "10.8.0.1", ours: bool = True, rule: str = "") -> Callable[[Site], None]:
-    """The machine is behind a router with a relay agent. rule: of that router's firewall."""
+def behind(*relays_to: str, router: str = "10.8.0.1", rule: str = "") -> Callable[[Site], None]:
+    """The machine is behind a router with a relay agent. rule: of a firewall for what leaves Bootwire's host."""
 
     def make(site: Site) -> None:
         site.router(*relays_to, router=router)
-        if ours:
-            site.bootwire()
+        site.bootwire()
         if rule:
-            site.filter(site.other, rule, "input")
+            site.filter(site.ours, rule, "egress")
 
     return make
 
@@ -383,27 +379,56 @@ FAULTS: tuple[Fault, ...] = (
     Fault("no DHCP server", "Bootwire is alone on the network", "no-dhcp-server", "no-dhcp-server", "bios", alone),
     Fault("no free address", "BusyBox's udhcpd has one address, and it is another machine's", "no-dhcp-server",
           "no-dhcp-server", "uefi", exhausted),
+    Fault("no subnet mask", "BusyBox's udhcpd sends no option 1", "offer-without-mask", "offer-without-mask", "uefi",
+          without_mask),
     Fault("TFTP requests dropped", "a firewall drops what goes to UDP port 69", "no-tftp-request", "tftp-replies-lost",
           "bios", firewall("udp dport 69 drop")),
     Fault("TFTP answers dropped", "a firewall drops UDP between high ports", "tftp-replies-lost", "tftp-replies-lost",
           "bios", firewall("udp sport 1024-65535 udp dport 1024-65535 drop", "output")),
-    Fault("4011 requests dropped", "a firewall drops what goes to UDP port 4011", "proxy-ignored", "pxe-unanswered",
+    Fault("small MTU", "the machine's link takes 1,000 octets, and nobody is told", "big-blocks-lost",
+          "tftp-large-blocks", "uefi", small_mtu),
+    Fault("4011 requests dropped", "a firewall drops what goes to UDP port 4011", "pxe-request-lost", "pxe-unanswered",
           "uefi", firewall("udp dport 4011 drop")),
     Fault("4011 answers dropped", "a firewall drops what comes from UDP port 4011", "pxe-answer-lost",
           "pxe-unanswered", "uefi", firewall("udp sport 4011 drop", "egress")),
+    Fault("offers dropped for UEFI", "a switch drops Bootwire's DHCP offers (snooping)", "offers-ignored",
+          "no-boot-server", "uefi", firewall("udp sport 67 drop", "egress")),
     Fault("offers dropped for BIOS", "the same, for a ROM that takes its address all the same", "proxy-ignored",
           "no-boot-server", "bios", firewall("udp sport 67 drop", "egress")),
+    Fault("HTTP dropped", "a firewall drops what goes to TCP port 80", "http-blocked", "http-blocked", "ipxe",
+          firewall("tcp dport 80 drop")),
+    Fault("HTTP dropped behind the loader", "the same, for an iPXE that came over TFTP", "http-blocked", "http-blocked",
+          "uefi", firewall("tcp dport 80 drop")),
+    Fault("HTTP refused", "a firewall resets connections to TCP port 80", "http-blocked", "http-refused", "ipxe",
+          firewall("tcp dport 80 reject with tcp reset")),
     Fault("boot file missing", "the DHCP server names a file that Bootwire does not have", "file-missing",
           "file-missing", "ipxe", beside(f"--dhcp-boot=nosuch.0,,{OURS}")),
     Fault("loader loop", "the DHCP server names Bootwire's loader to the loader, too", "loader-loop", "loader-loop",
           "bios", beside(f"--dhcp-boot=bios/undionly.kpxe,,{OURS}")),
+    Fault("BIOS loader for UEFI", "the DHCP server names undionly.kpxe to everybody", "wrong-architecture",
+          "wrong-architecture", "uefi", beside(f"--dhcp-boot=bios/undionly.kpxe,,{OURS}", mode="off")),
+    Fault("UEFI loader for BIOS", "the DHCP server names snponly.efi to everybody", "wrong-architecture",
+          "wrong-architecture", "bios", beside(f"--dhcp-boot=x86_64/snponly.efi,,{OURS}", mode="off")),
+    Fault("loader too big", "the DHCP server names a file of 600 KB to a BIOS", "loader-too-big",
+          "loader-too-big", "bios", beside(f"--dhcp-boot=big.0,,{OURS}", mode="off")),
     Fault("kernel missing", "the kernel was removed after Bootwire began", "kernel-missing", "kernel-missing", "ipxe",
           without("vmlinuz")),
     Fault("initrd missing", "the initrd was removed after Bootwire began", "initrd-missing", "initrd-missing", "ipxe",
           without("initrd")),
+    Fault("kernel cut short", "the kernel became a file of 300 octets", "kernel-refused", "kernel-refused", "ipxe",
+          changed(samples.bzimage()[:300])),
+    Fault("kernel for another processor", "the kernel is for ARM, the machine is not", "kernel-refused",
+          "kernel-refused", "uefi", changed(samples.arm64_image())),
+    Fault("image not found", "the kernel's own server says 404", "image-refused", "http-error", "ipxe",
+          fleet(upstream(f"http://{OTHER}:8000/nosuch"))),
+    Fault("image server broken", "the kernel's own server says 500", "image-refused", "http-error", "ipxe",
+          fleet(upstream(f"http://{OTHER}:8000/broken"), "location = /broken { return 500; }")),
+    Fault("image server down", "nothing listens where the kernel is", "image-refused", "http-error", "ipxe",
+          fleet(upstream(f"http://{OTHER}:8000/vmlinuz"), up=False)),
+    Fault("image server's name unknown", "the kernel's URL has a name that does not resolve", "image-refused",
+          "http-error", "ipxe", fleet(upstream("http://images.invalid/vmlinuz"), up=False)),
     Fault("wrong digest", "the fleet file's sha256 is not the kernel's", "image-refused", "http-error", "ipxe",
-          fleet(f'[[group]]\nname = "all"\nprofile = "linux"\n[profiles.linux]\n'
-                f'kernel = {{ location = "http://{OTHER}:8000/vmlinuz", sha256 = "{"ab" * 32}" }}\n')),
+          fleet(upstream(f"http://{OTHER}:8000/vmlinuz", f', sha256 = "{"ab" * 32}"'))),
     Fault("no rule for the machine", "the fleet file knows another machine only", "declined", "no-boot-server", "bios",
           fleet('[[machine]]\nname = "other"\nmac = "02:00:00:00:00:77"\nprofile = "linux"\n[profiles.linux]\n'
                 'kernel = "vmlinuz"\n')),
@@ -417,8 +442,22 @@ FAULTS: tuple[Fault, ...] = (
           "second-server", "uefi", beside("--dhcp-boot=other.efi", *PXE_ITSELF)),
     Fault("rival that is not there", "the same, and it names a host that is switched off", "second-server",
           "arp-unanswered", "uefi", beside("--dhcp-boot=other.efi,,10.9.0.77", *PXE_ITSELF)),
+    Fault("two Bootwires", "a second one on the same network", "second-server", "second-server", "bios",
+          two_bootwires),
+    Fault("option 60 left over", "the DHCP server says PXEClient, and offers nothing to boot", "vendor-class-alone",
+          "vendor-class-alone", "uefi", beside("--dhcp-option-force=60,PXEClient")),
     Fault("DHCP server's script wins", "the DHCP server names a script of its own to iPXE", "second-server",
-          "dhcp-file-wins", "ipxe", beside(f"--dhcp-boot=http://{NETWORK}/own.ipxe")),
+          "dhcp-file-wins", "bios", beside(f"--dhcp-boot=http://{NETWORK}/own.ipxe")),
+    Fault("HTTP Boot file missing", "the DHCP server names a URL that Bootwire does not have", "file-missing",
+          "http-missing", "uefi-http", beside(*HTTP_BOOT, f"--dhcp-boot=tag:http,http://{OURS}/files/no.efi",
+                                              mode="off")),
+    Fault("HTTP Boot file of no known type", "a URL without .efi, of a server that does not say application/efi",
+          "http-wrong-type", "http-wrong-type", "uefi-http",
+          beside(*HTTP_BOOT, f"--dhcp-boot=tag:http,http://{OURS}/files/boot", mode="off")),
+    Fault("relay without Bootwire", "the relay agent asks the DHCP server alone", "", "relay-not-to-us", "bios",
+          behind(NETWORK), "Bootwire is never asked: no packet of the machine comes to it"),
+    Fault("answers to the relay dropped", "a firewall drops what Bootwire sends to the relay agent", "relay-drops",
+          "relay-not-to-us", "uefi", behind(NETWORK, OURS, rule="udp sport 67 udp dport 67 drop")),
     Fault("no router", "behind a router, the DHCP server sends no option 3", "no-tftp-request", "no-router", "bios",
           behind(NETWORK, OURS, router="")),
     Fault("wrong router", "behind a router, option 3 is nobody's address", "no-tftp-request", "arp-unanswered", "bios",

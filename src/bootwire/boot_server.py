@@ -20,6 +20,7 @@ from bootwire.engine.lru import Lru
 from bootwire.facts import (
     AddressSeen,
     Decided,
+    DhcpHeard,
     Discovered,
     Fact,
     Offered,
@@ -169,6 +170,8 @@ class BootServer:
             return effects + (self._lease_requested(message) if message.type == dhcp4.REQUEST_LEASE else [])
         if message.type == dhcp4.ACK and message.yiaddr != _NONE:
             effects += self._address(message.mac, message.yiaddr, _server(message, datagram))
+        if message.type in (dhcp4.OFFER, dhcp4.NAK):
+            effects += self._heard(message, _server(message, datagram), now)
         if message.type in (dhcp4.OFFER, dhcp4.ACK):
             effects += self._rival(datagram, message, now)
         return effects
@@ -288,9 +291,10 @@ class BootServer:
         address = dhcp4.address(message.option(dhcp4.REQUESTED_ADDRESS))
         if not address and message.ciaddr != _NONE:
             address = message.ciaddr
-        return self._address(message.mac, address, dhcp4.address(message.option(dhcp4.SERVER_ID))) if address else []
+        by = dhcp4.address(message.option(dhcp4.SERVER_ID))
+        return self._address(message.mac, address, by, _proxied(message)) if address else []
 
-    def _address(self, machine: str, address: str, by: str) -> list[Effect]:
+    def _address(self, machine: str, address: str, by: str, proxied: str = "") -> list[Effect]:
         """Remember who has which address; tell it once, and only of machines that boot from the network."""
         if not machine:
             return []
@@ -301,7 +305,7 @@ class BootServer:
         if memory is None or memory.address == address:
             return []
         memory.address = address
-        return [AddressSeen(machine, address, by)]
+        return [AddressSeen(machine, address, by, proxied)]
 
     # --- port 4011, and boot server discovery by broadcast ------------------------------------------------------
 
@@ -402,6 +406,29 @@ class BootServer:
         return replace(offerings, suits=target.suits) if target.suits else offerings
 
     # --- neighbours ---------------------------------------------------------------------------------------------
+
+    def _heard(self, message: Message, server: str, now: Ns) -> list[Effect]:
+        """Is there something in a DHCP server's reply that keeps this machine from booting?
+
+        EDK2 ends the boot where an offer has no mask (Dhcp4Impl.c), and goes to the port 4011 of a server whose offer
+        has option 60 (PxeBcDhcp4.c). An ordinary offer is worth a word where the machine asks again in spite of it.
+        """
+        memory = self._machines.get(message.mac)
+        if memory is None or (message.type == dhcp4.OFFER and message.yiaddr == _NONE):
+            return []
+        claims = (message.option(dhcp4.VENDOR_CLASS) or b"").startswith(b"PXEClient")
+        what = "offer" if memory.retry else ""
+        if message.type == dhcp4.NAK:
+            what = "refusal"
+        elif message.option(dhcp4.SUBNET_MASK) is None:
+            what = "no subnet mask"
+        elif claims and not message.boot_file:
+            what = "vendor class alone"
+        if not what:
+            return []
+        address = "" if message.yiaddr == _NONE else message.yiaddr
+        fact = DhcpHeard(message.mac, server, what, address)
+        return self._once(now, S * 20, fact, message.mac, server, what)
 
     def _rival(self, datagram: Datagram, message: Message, now: Ns) -> list[Effect]:
         """Is this reply another network boot server's? With an address in it, it is none of ours whoever sent it."""
@@ -739,6 +766,11 @@ def _because(client: Client, plan: Plan, how: str = "") -> str:
     because = f"{plan.because}; {how}" if how else plan.because
     oddities = [quirk.name for quirk in client.quirks]
     return f"{because} [{', '.join(oddities)}]" if oddities else because
+
+
+def _proxied(message: Message) -> str:
+    """Whether a DHCPREQUEST says that a ProxyDHCP offer came: iPXE has that in bit 0 of `secs` (dhcp.c, dhcp_tx)."""
+    return ("yes" if message.secs & 1 else "no") if classify(message).kind is Kind.IPXE else ""
 
 
 def _discovered(datagram: Datagram, message: Message, client: Client, retry: int) -> Discovered:

@@ -144,11 +144,29 @@ class Refused(Fact):
 
 @dataclass(frozen=True, slots=True)
 class AddressSeen(Fact):
-    """The machine's own DHCP server gave it an address (DHCPREQUEST or ACK seen on the wire)."""
+    """The machine's own DHCP server gave it an address (DHCPREQUEST or ACK seen on the wire).
+
+    proxied: whether it says that it has a ProxyDHCP offer, too ("yes", "no"); "" where its firmware does not tell.
+    """
 
     kind: ClassVar[str] = "address"
     address: str
     by: str
+    proxied: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpHeard(Fact):
+    """What the network's own DHCP server told a machine that does not get on with it.
+
+    what: "offer" (an address, and the machine asks again), "no subnet mask" (option 1 is missing), "vendor class alone"
+    (option 60 says PXEClient, and nothing to boot), "refusal" (NAK).
+    """
+
+    kind: ClassVar[str] = "dhcp-heard"
+    server: str
+    what: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,6 +478,7 @@ KINDS: tuple[type[Fact], ...] = (
     Silent,
     Refused,
     AddressSeen,
+    DhcpHeard,
     RivalSeen,
     StateChanged,
     TransferStarted,

@@ -196,6 +196,12 @@ SHOWN = {
         .say(tftp.Error(3, b"full"))
     ),
     "size-probe": lambda: Capture().booted().rrq(b"a.efi", tsize=0).oack(tsize=9).say(tftp.Error(8, b"User aborted")),
+    "loader-too-big": lambda: (
+        Capture(BIOS).booted().rrq(b"a.0", tsize=0).oack(tsize=600_000).say(tftp.Error(0, b"TFTP Aborted"))
+    ),
+    "kernel-refused": lambda: (
+        Capture(IPXE).booted().http(b"GET /vmlinuz", ok()).http(b"GET /vmlinuz", ok()).http(b"GET /vmlinuz", ok())
+    ),
     "script-missing": lambda: Capture(IPXE).booted().http(b"GET /boot.ipxe", NOT_FOUND),
     "kernel-missing": lambda: Capture(IPXE).booted().http(b"GET /vmlinuz", NOT_FOUND),
     "initrd-missing": lambda: Capture(IPXE).booted().http(b"GET /initrd.gz", NOT_FOUND),

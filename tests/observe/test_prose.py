@@ -20,6 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs/reference/facts.md"
 UNTOLD: dict[type[Fact], set[str]] = {  # in the JSON lines alone
     facts.Discovered: {"uuid", "xid", "vendor_class", "user_class", "retry"},
     facts.Offered: {"interface"},
+    facts.AddressSeen: {"proxied"},  # told where there is none
     facts.TransferDone: {"confirmed"},  # told where it is not
     facts.BootinfoAsked: {"again"},  # these three in words
     facts.BootinfoAnswered: {"again"},

@@ -62,7 +62,16 @@ STORIES: dict[str, tuple[str, Story]] = {
     "asked-once": ("silent", ((0, discover()), (0.1, offer()))),
     "second-server": ("stuck", ((0, discover()), (0.1, offer()), (0.2, facts.RivalSeen(MAC, THEM, "proxy offer")),
                                 (1, ADDRESS))),
-    "proxy-ignored": ("stuck", ((0, discover()), (0.1, offer()), (1, ADDRESS))),
+    "lease-refused": ("stuck", (*ASKING[:2], (0.2, facts.DhcpHeard(MAC, THEM, "refusal")))),
+    "offer-without-mask": ("stuck", (*ASKING[:2], (0.2, facts.DhcpHeard(MAC, THEM, "no subnet mask", IP)))),
+    "vendor-class-alone": ("stuck", (*ASKING[:2], (0.2, facts.DhcpHeard(MAC, THEM, "vendor class alone", IP)),
+                                     (1, ADDRESS))),
+    "proxy-ignored": ("stuck", ((0, discover("BIOS")), (0.1, offer()), (1, ADDRESS))),
+    "pxe-request-lost": ("stuck", ((0, discover()), (0.1, offer()), (1, ADDRESS))),
+    "loader-too-big": ("stuck", ((0, discover("BIOS")), (0.1, offer()), (1, ADDRESS),
+                                 (2, facts.SizeProbed(MAC, "big.0", IP, 600_000)))),
+    "http-wrong-type": ("stuck", ((0, discover("UEFI x64 over HTTP")), (0.1, offer()), (1, ADDRESS),
+                                  (2, facts.SizeProbed(MAC, "files/boot", IP, 600_000, "http")))),
     "pxe-answer-lost": ("stuck", (*BEGUN, (2, REQUEST), (2.1, ANSWER), (4, REQUEST), (4.1, ANSWER))),
     "no-tftp-request": ("stuck", BEGUN),
     "tftp-replies-lost": ("stuck", (*BEGUN, (9, failed(LOADER, "never acknowledged")))),
@@ -72,7 +81,8 @@ STORIES: dict[str, tuple[str, Story]] = {
     "tftp-broke-off": ("stuck", (*BEGUN, (20, failed(LOADER, "no ACK of block 9 for 20 s", 4_608)))),
     "tftp-client-refused": ("stuck", (*BEGUN, (3, failed(LOADER, "the client ended it: ERROR 3 disk full", 9)))),
     "file-missing": ("stuck", (*BEGUN, (2, facts.NotFound(MAC, "tftp", "pxelinux.0", IP, "no such file")))),
-    "loader-loop": ("stuck", (*LOADED, (3, fetched(LOADER)), (4, fetched(LOADER)), (5, fetched(LOADER)))),
+    "loader-loop": ("stuck", (*BEGUN, *((2 + at, fact) for at in range(4)
+                                        for fact in (fetched(LOADER), discover("iPXE 2.0"))))),
     "wrong-architecture": ("stuck", (*BEGUN, (2, fetched("bios/undionly.kpxe")))),
     "loader-refused": ("stuck", LOADED),
     "loader-no-network": ("stuck", (*LOADED, (3, script("autoexec.ipxe")))),
@@ -114,6 +124,36 @@ def test_every_rule_names_a_cause_and_every_story_is_one() -> None:
                                              ("kernel-refused", 25), ("asked-once", 30)])  # fmt: skip
 def test_a_machine_that_is_only_slow_is_left_in_peace(cause: str, wait: float) -> None:
     assert judged(STORIES[cause][1], wait) == []
+
+
+def test_a_dhcp_server_that_offers_is_there_though_nobody_took_an_address() -> None:
+    (verdict,) = judged((*ASKING, (12.2, facts.DhcpHeard(MAC, THEM, "offer", IP))))
+    assert verdict.cause == "offers-ignored"
+
+
+def test_an_ipxe_in_the_card_that_has_our_offer_and_asks_for_no_script_is_kept_from_http() -> None:
+    rom: Story = ((0, discover("iPXE 1.21 BIOS")), (0.1, facts.Offered(MAC, "ipxe", "http://x/", US, "lan", "")))
+    causes = [judged((*rom, (1, facts.AddressSeen(MAC, IP, THEM, said))))[0].cause for said in ("yes", "no")]
+    assert causes == ["http-blocked", "proxy-ignored"]
+
+
+def test_a_loader_that_asked_dhcp_and_not_for_its_script_is_kept_from_http_unless_it_asks_on() -> None:
+    story = (*LOADED, (3, script("autoexec.ipxe")), (4, discover("iPXE 2.0")), (4.1, offer()))
+    more = ((5, discover("iPXE 2.0", retry=1)), (7, discover("iPXE 2.0", retry=2)))
+    assert [judged(story)[0].cause, judged((*story, *more))[0].cause] == ["http-blocked", "loader-no-network"]
+
+
+def test_with_dhcp_left_alone_what_a_machine_does_with_our_files_counts() -> None:
+    alone = facts.Silent(MAC, "dhcp", "port 67 is left alone (--mode off)", "UEFI x64")
+    began: Story = ((0, discover()), (0.1, alone), (1, ADDRESS))
+    missing = (*began, (2, facts.NotFound(MAC, "http", "files/no.efi", IP, "no such file")))
+    assert [judged(began, 20), judged(began, 60)[0].cause] == [[], "declined"]
+    assert judged(missing)[0].cause == "file-missing"
+
+
+def test_a_script_that_fetches_the_kernel_again_could_not_start_it() -> None:
+    told = judged((*KERNEL, (7, HANDED_OVER), (10, fetched("kernel", 12_000_000, "http"))))
+    assert [(verdict.state, verdict.cause) for verdict in told] == [("booted", ""), ("stuck", "kernel-refused")]
 
 
 def test_a_transfer_under_way_is_no_silence() -> None:

@@ -147,6 +147,7 @@ def said(script: str, files: dict[str, bytes] | None = None) -> list[str]:
         ("set a b c\necho > ${a:uristring}", ["b%20c"]),
         ("isset ${nothing} || echo > unset", ["unset"]),
         ("isset ${ip} && echo > set || echo > unset", ["set"]),
+        ("iseq a b && echo > same ||\necho > on", ["on"]),
         ("iseq a a && echo > same\niseq a b || echo > different", ["same", "different"]),
         ("nonsense || echo > ${errno}", ["Exec format error: command not found"]),
         ("echo > one # two", ["one"]),

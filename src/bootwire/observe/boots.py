@@ -80,6 +80,10 @@ class Boot:
     started    monotonic nanoseconds of its first fact; wall: the same in seconds since the Unix epoch
     client     a short reading of its firmware, "" if it was never seen asking; arch: its option 93, -1 if none
     address    dotted, "" if not known; given_by: the DHCP server that gave it
+    proxied    whether it said that it has a ProxyDHCP offer ("yes", "no"); "" if it did not say
+    dhcp_heard what its DHCP server told it that it does not get on with, "" for nothing; dhcp_by: that server
+    left_alone nobody's DHCP is answered here (--mode off); files may be asked for all the same
+    probed     the file that it asked the size of, and fetched nothing since: (name, octets, protocol)
     stages     by name, those that were reached, as they were first reached
     discovers  DISCOVERs of all its programs: firmware, loader; offers: how many were answered
     resent     octets sent more than once
@@ -103,6 +107,11 @@ class Boot:
     relay: str = ""
     address: str = ""
     given_by: str = ""
+    proxied: str = ""
+    dhcp_heard: str = ""
+    dhcp_by: str = ""
+    left_alone: bool = False
+    probed: tuple[str, int, str] | None = None
     recipe: str = ""
     boot_file: str = ""
     server: str = ""
@@ -223,6 +232,8 @@ class Boots:
             boot.verdict = None  # it went on after all
         if boot.handed_over and not boot.verdict:
             told.append(self._say(boot, rules.booted(boot)))
+        elif boot.handed_over and boot.state == "booted" and _kernel_again(fact, boot, record):
+            told.append(self._say(boot, rules.kernel_refused(boot)))
         elif not boot.verdict:
             self._open[boot.number] = boot
         return told
@@ -368,7 +379,7 @@ def fold(records: Iterable[Record], first: int = 1) -> Boots:
 
 
 _BEGINS_NONE = (
-    facts.Refused, facts.ConsoleSaid, facts.AddressSeen, facts.RivalSeen, facts.Warned,
+    facts.Refused, facts.ConsoleSaid, facts.AddressSeen, facts.DhcpHeard, facts.RivalSeen, facts.Warned,
     facts.BootinfoAsked, facts.BootinfoAnswered, facts.OrderSent, facts.OrderEnded, facts.FellSilent,
     facts.ReportReceived, facts.ProgramSaid, facts.StateChanged, facts.DocumentServed, facts.ImageFetched,
     facts.ImageRefused, facts.FleetLoaded,
@@ -406,6 +417,12 @@ def _begins_anew(record: Record, boot: Boot) -> bool:
     if boot.stage == "program":  # it goes on with a loader of ours, or starts over
         return True
     return (record.at - boot.started) / 1e9 - boot.last > rules.NEW_ATTEMPT
+
+
+def _kernel_again(fact: Fact, boot: Boot, record: Record) -> bool:
+    """The script fetches the kernel anew after it said that it starts it: it could not (scripts.py, `goto again`)."""
+    soon = (record.at - boot.started) / 1e9 - boot.stages["hand-over"].ended < CAME_BACK
+    return isinstance(fact, facts.TransferDone) and stage_of(fact.name) == "kernel" and soon
 
 
 def _start(record: Record) -> int:
@@ -448,6 +465,7 @@ def _fold(record: Record, boot: Boot) -> None:
                 stage.ended = now
         case facts.AddressSeen() as fact:
             boot.address, boot.given_by = fact.address, fact.by or boot.given_by
+            boot.proxied = fact.proxied
             if "hand-over" in boot.stages:
                 _reach(boot, "alive", now, now)
             else:
@@ -467,13 +485,21 @@ def _fold(record: Record, boot: Boot) -> None:
                 if boot.handed_over:
                     _reach(boot, "alive", now, now)
             else:
-                boot.declined = fact.because
+                boot.declined, boot.left_alone = fact.because, "--mode off" in fact.because
                 boot.client = boot.client or fact.client
         case facts.RivalSeen() as fact:
             boot.rival = fact.server
+        case facts.DhcpHeard() as fact:
+            if fact.what != "offer" or not boot.dhcp_heard:
+                boot.dhcp_heard, boot.dhcp_by = fact.what, fact.server
+        case facts.SizeProbed() as fact:
+            boot.address = boot.address or fact.peer
+            boot.probed = (fact.name, fact.octets, fact.protocol)
+            boot.progressed = max(boot.progressed, now)
         case facts.TransferStarted() as fact:
             boot.address = boot.address or fact.peer
             boot.progressed = max(boot.progressed, now)
+            boot.probed = None
             if len(boot.transfers) < TRANSFERS:
                 boot.transfers.append(Transfer(fact.name, fact.protocol, fact.peer, now, fact.octets, fact.options))
         case facts.TransferDone() as fact:
@@ -481,6 +507,7 @@ def _fold(record: Record, boot: Boot) -> None:
             boot.resent += fact.resent
             boot.octets += fact.octets
             began = max(0.0, now - fact.seconds)
+            boot.probed = None
             transfer = _finish(boot, fact, began, now)
             if transfer:
                 transfer.resent, transfer.size = fact.resent, max(transfer.size, fact.octets)

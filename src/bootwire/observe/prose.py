@@ -107,7 +107,10 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             detail = f" [{fact.detail}]" if fact.detail else ""
             return "refusal", fact.source, f"{fact.service}: {fact.because}{detail}"
         case facts.AddressSeen():
-            return "address", fact.address, f"given by {fact.by}"
+            without = ", and it has no ProxyDHCP offer" if fact.proxied == "no" else ""
+            return "address", fact.address, f"given by {fact.by}{without}"
+        case facts.DhcpHeard():
+            return "dhcp", fact.address, f"{fact.server}: {_DHCP_HEARD.get(fact.what, fact.what)}"
         case facts.RivalSeen():
             file = f" ({fact.boot_file})" if fact.boot_file else ""
             return "rival", "", f"{fact.server} answers, too: {fact.what}{file}"
@@ -186,6 +189,14 @@ def _columns(fact: Fact) -> tuple[str, str, str]:
             return "verdict", "", f"{fact.state}{where}: {fact.because}{fix}"
         case _:
             raise AssertionError(f"no sentence for {type(fact).__name__}")
+
+
+_DHCP_HEARD = {
+    "offer": "offers an address, and the machine asks again",
+    "no subnet mask": "offers an address without a subnet mask (option 1)",
+    "vendor class alone": "says that it is a boot server (option 60), and offers nothing to boot",
+    "refusal": "refuses the address that the machine asks for (NAK)",
+}
 
 
 def _sgr(fact: Fact) -> str:

@@ -84,6 +84,20 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
           "PXE-E32: TFTP open timeout, or another system's boot menu",
           "PXE-E23: Client received TFTP error from server.",
           "PXE 2.1 section 2.2.3: a client may take any offer"),
+    Cause("lease-refused", "{dhcp_by} refuses the address that it asks for (NAK)",
+          ("look for a second DHCP server with another range, and for an old lease of this MAC",
+           "let only one of the DHCP servers be authoritative"),
+          "PXE-E51: No DHCP or proxyDHCP offers were received", "PXE-E07: Network device error.",
+          "RFC 2131 section 4.3.2"),
+    Cause("offer-without-mask", "the offer of {dhcp_by} has no subnet mask (option 1), and UEFI firmware ends the boot "
+          "there",
+          ("let the DHCP server {dhcp_by} send option 1",),
+          "", "PXE-E21: Remote boot cancelled.", "EDK2 Dhcp4Impl.c"),
+    Cause("vendor-class-alone", "the DHCP server {dhcp_by} says that it is a PXE server itself (option 60) and offers "
+          "nothing to boot: the machine went to its port 4011 instead of to ours",
+          ("remove option 60 (PXEClient) from the DHCP server {dhcp_by}: it is left over from another setup",),
+          "PXE-E55: ProxyDHCP service did not reply to request on port 4011", "PXE-E16: No valid offer received.",
+          "Microsoft KB259670; EDK2 PxeBcDhcp4.c: DhcpBinl goes before ProxyBinl"),
     Cause("no-dhcp-server", "it heard our offer, but no DHCP server on this network gave it an address",
           ("start the network's DHCP server, or look whether its addresses are used up",
            "look whether that server refuses this machine's MAC"),
@@ -106,6 +120,12 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
            "name this server and the boot file in the DHCP server: next-server {server}, filename {boot_file}"),
           "PXE-E53: No boot filename received", "PXE-E16: No valid offer received.",
           "EDK2 waits 4 s for a proxy offer, iPXE 2 s"),
+    Cause("pxe-request-lost", "it took the address {address}, which it does only with our offer, and its question to "
+          "port 4011 did not come here",
+          ("let UDP port 4011 through this server's firewall: sudo ufw allow proto udp to any port 4011",
+           "look whether another server on this network answers port 4011 for it"),
+          "PXE-E55: ProxyDHCP service did not reply to request on port 4011", "PXE-E16: No valid offer received.",
+          "PXE 2.1 section 2.2.4; EDK2 PxeBcDhcp4.c takes no address without something to boot"),
     Cause("pxe-answer-lost", "it asked port 4011 {pxe_requests} times, was answered each time, and asks on: our "
           "answers do not reach it",
           ("let UDP port 4011 of this server through the firewall, both ways",
@@ -133,6 +153,15 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
           "PXE-E79: NBP is too big to fit in free base memory",
           "PXE-E05: Buffer size is smaller than the requested file.",
           "RFC 1350 section 5"),
+    Cause("loader-too-big", "it asked how big {probed} is ({probed_octets:,} octets), and did not fetch it: too big "
+          "for its memory below 640 KB",
+          ("give it a smaller loader: undionly.kpxe, pxelinux.0",),
+          "PXE-E79: NBP is too big to fit in free base memory", "",
+          "Intel Boot Agent messages; PXE 2.1 section 4.4.5"),
+    Cause("http-wrong-type", "it asked what {probed} is, and did not fetch it: UEFI HTTP Boot takes application/efi, "
+          "or names that end in .efi, .iso or .img",
+          ("give the file the ending .efi",),
+          "", "", "EDK2 HttpBootDxe, HttpBootSupport.c"),
     Cause("file-missing", "it asks for {missing}, which is not served here: {why}",
           ("look at the name, its capitals and its directory", "put the file into the directory of --files"),
           "PXE-T01: File not found, PXE-E3B: TFTP Error - File Not found",
@@ -162,9 +191,10 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
     Cause("kernel-missing", "its script names {missing}, which is not served here: {why}",
           ("look at the kernel's and initrds' names in the configuration",),
           "iPXE: No such file or directory", "iPXE: No such file or directory"),
-    Cause("http-blocked", "it has its script and fetched nothing that the script names: HTTP does not get through",
+    Cause("http-blocked", "{before}: HTTP does not get through",
           ("let the HTTP port through the firewall: sudo ufw allow proto tcp to any port 80",
-           "look at its screen: it may wait for a key"),
+           "look at its screen: it may wait for a key",
+           "look whether the DHCP server names a boot file of its own: iPXE follows that one"),
           "iPXE: Connection timed out", "iPXE: Connection timed out",
           "iPXE src/net/tcp.c"),
     Cause("image-refused", "an image that it is to boot cannot be had, or is not what it should be: {refused}",
@@ -204,7 +234,7 @@ def _foreign(boot: Boot) -> bool:
     """The loader lies in the directory of another architecture than the firmware's own."""
     name = _last_loader(boot).rpartition("/")[0].rpartition("/")[2]
     own = {"BIOS": "bios", "UEFI x64": "x86_64", "UEFI ia32": "i386", "UEFI arm64": "arm64", "UEFI arm32": "arm32"}
-    wanted = own.get(boot.client.removesuffix(" over HTTP"), "")
+    wanted = own.get(boot.client.replace("UEFI HTTP", "UEFI").removesuffix(" over HTTP"), "")
     return bool(wanted) and name in own.values() and name != wanted
 
 
@@ -219,7 +249,21 @@ def _last_loader(boot: Boot) -> str:
 
 def _only_first_script(boot: Boot) -> bool:
     """It has the script that makes it take an address, and not the one that says what to boot."""
-    return "kernel" not in boot.stages and not _script_asked(boot) and _lives(boot)
+    came = "loader" in boot.stages or "script" in boot.stages
+    return came and "kernel" not in boot.stages and not _script_asked(boot) and _lives(boot)
+
+
+def _follows_another(boot: Boot) -> bool:
+    """It has nothing from here that says what to boot, and another server offered something."""
+    return bool(boot.rival) and not (boot.missing or _script_asked(boot) or "kernel" in boot.stages)
+
+
+def _upstream_fails(boot: Boot) -> bool:
+    """What streams through us broke off before its first octet: its own server does not give it (serve/upstream.py)."""
+    found = boot.failed("http")
+    return found is not None and not found.octets and (
+        " answers " in found.because or " cannot be reached" in found.because
+    )  # fmt: skip
 
 
 def _script_asked(boot: Boot) -> bool:
@@ -228,7 +272,33 @@ def _script_asked(boot: Boot) -> bool:
 
 
 def _went_on(boot: Boot) -> bool:
-    return bool(boot.transfers) or "script" in boot.stages
+    """It asked for files here, served or not."""
+    return bool(boot.transfers or boot.missing or boot.probed) or "script" in boot.stages
+
+
+def _loader_asks(boot: Boot) -> int:
+    """DISCOVERs of the loader that its firmware fetched."""
+    found = [record.fact for record in boot.records if record.fact.kind == "discover"]
+    return sum("ipxe" in str(getattr(fact, "client", "")).lower() for fact in found[1:])
+
+
+def _no_script(boot: Boot) -> bool:
+    """It has an address and the address of its script, and did not ask for that here."""
+    if _script_asked(boot) or "kernel" in boot.stages or boot.missing:
+        return False
+    rom = boot.recipe == "ipxe" and boot.proxied == "yes" and not _went_on(boot)
+    # a loader whose firmware got an address here, and that asks no more, has got one as well
+    return rom or ("loader" in boot.stages and 0 < _loader_asks(boot) < 3)
+
+
+def _too_big(boot: Boot) -> bool:
+    return bool(boot.probed and boot.bios and boot.probed[1] > 500 << 10) and not boot.transfers
+
+
+def _not_efi(boot: Boot) -> bool:
+    probed = boot.probed
+    kinds = (".efi", ".iso", ".img")
+    return bool(probed and probed[2] == "http" and not probed[0].lower().endswith(kinds)) and "HTTP" in boot.client
 
 
 def _tftp_failed(boot: Boot, *, octets: bool) -> bool:
@@ -255,8 +325,10 @@ def _missing(boot: Boot, stage: str) -> bool:
 
 RULES: tuple[Rule, ...] = (
     # What went wrong in so many words comes first, then what can be told from silence alone.
-    Rule("declined", "declined", 1, lambda b, _: bool(b.declined) and not _went_on(b)),
+    Rule("declined", "declined", 1, lambda b, _: bool(b.declined) and not b.left_alone and not _went_on(b)),
     Rule("stuck", "big-blocks-lost", 3, lambda b, _: _big_blocks(b)),
+    Rule("stuck", "loader-too-big", 8, lambda b, _: _too_big(b)),
+    Rule("stuck", "http-wrong-type", 8, lambda b, _: _not_efi(b)),
     Rule("stuck", "tftp-client-refused", 5, lambda b, _: _client_refused(b)),
     Rule("stuck", "tftp-replies-lost", 3, lambda b, _: _tftp_failed(b, octets=False)),
     Rule("stuck", "tftp-broke-off", 5, lambda b, _: _tftp_failed(b, octets=True)),
@@ -267,26 +339,55 @@ RULES: tuple[Rule, ...] = (
         5,
         lambda b, _: "script" in b.stages and "kernel" not in b.stages and _missing(b, "kernel"),
     ),
-    Rule("stuck", "image-refused", 8, lambda b, _: bool(b.refused) and _script_asked(b)),
+    Rule("stuck", "image-refused", 8, lambda b, _: _script_asked(b) and (bool(b.refused) or _upstream_fails(b))),
     Rule("stuck", "http-broke-off", 8, lambda b, _: b.failed("http") is not None),
     Rule("stuck", "file-missing", 5, lambda b, _: not b.handed_over and _missing(b, "") and "kernel" not in b.stages),
-    Rule("stuck", "loader-loop", 0, lambda b, _: b.loader_transfers >= 4 and not _script_asked(b)),
+    Rule(
+        "stuck",
+        "loader-loop",
+        0,
+        lambda b, _: b.loader_transfers >= 4 and _loader_asks(b) >= 3 and not _script_asked(b),
+    ),
     # iPXE has a script: EDK2, BIOS and iPXE's own start-up are behind it. 30 s: its five tries, three seconds apart.
     Rule("stuck", "kernel-refused", 30, lambda b, _: "kernel" in b.stages and "script" in b.stages),
     Rule("stuck", "http-blocked", 20, lambda b, _: _script_asked(b) and "kernel" not in b.stages),
+    Rule("stuck", "second-server", 10, lambda b, _: _follows_another(b) and (_lives(b) or b.recipe == "ipxe")),
+    Rule("stuck", "http-blocked", 20, lambda b, _: _no_script(b)),
     Rule("stuck", "loader-no-network", 45, lambda b, _: _only_first_script(b)),  # iPXE gives each card 10 s, link 15 s
     Rule("stuck", "wrong-architecture", 8, lambda b, _: _loaded(b) and not _lives(b) and _foreign(b)),
     Rule("stuck", "loader-refused", 25, lambda b, _: _loaded(b) and not _lives(b)),
+    Rule("stuck", "lease-refused", 5, lambda b, _: b.dhcp_heard == "refusal" and not _went_on(b)),
+    Rule(
+        "stuck", "offer-without-mask", 8, lambda b, _: b.dhcp_heard == "no subnet mask" and not (b.bios or _went_on(b))
+    ),
+    Rule("stuck", "vendor-class-alone", 8, lambda b, _: b.dhcp_heard == "vendor class alone" and not _went_on(b)),
     Rule("stuck", "pxe-answer-lost", 5, lambda b, _: b.pxe_requests >= 3 and not _went_on(b)),  # PXE 2.1: 1, 2, 3, 4 s
     Rule("stuck", "second-server", 10, lambda b, _: bool(b.rival) and not _went_on(b)),
     Rule("stuck", "no-tftp-request", 10, lambda b, _: b.pxe_answers > 0 and not _went_on(b)),
     Rule("stuck", "no-tftp-request", 20, lambda b, _: bool(b.address) and b.recipe == "direct" and not _went_on(b)),
+    Rule(
+        "stuck",
+        "pxe-request-lost",
+        12,
+        lambda b, _: (
+            bool(b.address and b.offers)
+            and b.client.startswith("UEFI")
+            and b.recipe in ("binl", "menu")
+            and not (b.pxe_requests or _went_on(b))
+        ),
+    ),
     Rule("stuck", "proxy-ignored", 12, lambda b, _: bool(b.address) and b.offers > 0 and not _went_on(b)),
     # Only DISCOVERs: UEFI asks at 0, 4, 12 and 28 s, BIOS at 0, 4, 12, 28 and 60 s.
     Rule("silent", "relay-drops", 12, lambda b, _: bool(b.relay) and b.offers > 1 and not _went_on(b)),
-    Rule("silent", "offers-ignored", 12, lambda b, leases: leases and b.offers >= 3 and not _went_on(b)),
+    Rule(
+        "silent",
+        "offers-ignored",
+        12,
+        lambda b, leases: (leases or bool(b.dhcp_heard)) and b.offers >= 3 and not _went_on(b),
+    ),
     Rule("silent", "no-dhcp-server", 12, lambda b, leases: not leases and b.offers >= 3 and not _went_on(b)),
     Rule("silent", "asked-once", 40, lambda b, _: b.offers > 0 and not _went_on(b)),
+    Rule("declined", "declined", 40, lambda b, _: b.left_alone and not _went_on(b)),
     Rule("silent", "undecided", 20, lambda b, _: b.discovers > 0 and not b.offers and not _went_on(b)),
 )
 
@@ -324,6 +425,11 @@ def came_back(boot: Boot, since: float) -> Finding:
     return _found("stuck", CAUSES["kernel-dies"], boot, since)
 
 
+def kernel_refused(boot: Boot) -> Finding:
+    """It said that it starts the kernel, and then fetched it again."""
+    return _found("stuck", CAUSES["kernel-refused"], boot, 0)
+
+
 def started_over(boot: Boot, quiet: float) -> Finding:
     """A new boot began, and no rule knows why this one had not ended."""
     return _found("stuck", CAUSES["started-over"], boot, quiet)
@@ -340,8 +446,12 @@ def _found(state: str, cause: Cause, boot: Boot, quiet: float) -> Finding:
         "octets": failed.octets if failed else 0, "failed": failed.because if failed else "",
         "options": failed.options if failed else "", "loaded": _last_loader(boot), "loader": boot.loader,
         "client": boot.client or "this machine", "said": f"; it says: {said}" if said else "",
-        "missing": boot.missing[-1] if boot.missing else "", "why": boot.missing_why, "refused": boot.refused,
-        "since": f"{quiet:.0f} s",
+        "missing": boot.missing[-1] if boot.missing else "", "why": boot.missing_why,
+        "refused": boot.refused or (f"{failed.name}: {failed.because}" if failed else ""),
+        "since": f"{quiet:.0f} s", "dhcp_by": boot.dhcp_by or "the DHCP server",
+        "probed": boot.probed[0] if boot.probed else "", "probed_octets": boot.probed[1] if boot.probed else 0,
+        "before": "it has its script and fetched nothing that the script names" if _script_asked(boot)
+        else "it has the address of its script and never came for that",
     }  # fmt: skip
     screen = cause.bios if boot.bios else cause.uefi
     fix = "; ".join(text.format_map(values) for text in cause.fixes)

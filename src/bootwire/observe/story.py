@@ -145,6 +145,8 @@ def _rung(record: Record, boot: Boot) -> Json | None:
             source, target = target, source
         case facts.TransferFailed() | facts.NotFound():
             source, target, bad = target, source, True
+        case facts.DhcpHeard():
+            source, target, bad = "dhcp", "machine", fact.what != "offer"
         case facts.AddressSeen():
             source, target = "dhcp", "machine"
         case facts.RivalSeen():

@@ -85,7 +85,7 @@ def priority(fact: Fact) -> int:
     match fact:
         case facts.Verdict():
             return _WARNING if fact.state in ("stuck", "silent") else _NOTICE if fact.state == "booted" else _INFO
-        case facts.Warned() | facts.RivalSeen() | facts.TransferFailed():
+        case facts.Warned() | facts.RivalSeen() | facts.TransferFailed() | facts.DhcpHeard():
             return _WARNING
         case facts.ConsoleSaid() | facts.TransferStarted() | facts.SizeProbed() | facts.PxeRequested():
             return _DEBUG

@@ -93,7 +93,7 @@ relay-drops | error | Through relay {relay} it was offered something, and it ask
     cannot do otherwise.
   | RFC 1542 section 4.1
 relay-not-to-us | error | It is behind relay {relay}, and only {server} answers, which offers nothing to boot: the
-    relay does not forward to the boot server.
+    relay does not forward to the boot server, or what that answers does not come back to it.
   | Add the boot server's address to the relay (ip helper-address) beside the DHCP server's; or name boot server and
     file in the DHCP server.
   | RFC 1542 section 4.1
@@ -194,9 +194,16 @@ options-exceeded | error | {server} agrees to options that were not asked for, o
 tftp-client-refused | error | It gave up the transfer of {name} itself: {text}
   | Give it a smaller loader (a BIOS takes about 500 KB), and one for its own kind of firmware.
   | BIOS shows PXE-E79, UEFI PXE-E05
+loader-too-big | error | It asked how big {name} is ({octets} octets), and did not fetch it: a BIOS takes about 500 KB.
+  | Give it a smaller loader (undionly.kpxe, pxelinux.0), and one for its own kind of firmware.
+  | Intel Boot Agent; BIOS shows PXE-E79
 size-probe | info | It asked for the size of {name} first and broke that transfer off: normal.
   | Nothing to do.
   | EDK2 PxeBcMtftp.c, Intel Boot Agent
+kernel-refused | error | It fetched {name} whole {count} times in one boot: its loader does not start that kernel.
+  | Look whether it is a kernel, whole, and for this machine's processor; whether Secure Boot refuses an unsigned one;
+    whether there is memory for it and its initrds.
+  | iPXE: Exec format error, Access denied
 script-missing | error | {server} does not have the script {name} ({text}).
   | Look at the address that the loader was given.
   | RFC 9110 section 15.5

@@ -120,7 +120,9 @@ def _only(machine: Machine) -> bool:
 
 
 def _behind(machine: Machine) -> str:
-    return next((one.message.giaddr for one in discovers(machine) if one.message.giaddr != NOWHERE), "")
+    """Its relay agent: in what the agent hands on, and in what comes back to the machine."""
+    asked = [*discovers(machine), *machine.of(dhcp4.OFFER, client=False)]
+    return next((one.message.giaddr for one in asked if one.message.giaddr != NOWHERE), "")
 
 
 def _text(raw: bytes) -> str:
@@ -177,7 +179,15 @@ def _proxy_ignored(machine: Machine, capture: Capture) -> Iterator[Values]:
     given = [one for one in machine.of(dhcp4.ACK, client=False) if one.message.yiaddr != NOWHERE]
     proxy = [one for one in proxies(machine) if one.message.boot_file or sort.is_pxe(one.message)]
     late = any(True for _ in _proxy_late(machine, capture))
-    if given and proxy and not went_on(machine) and not late and capture.ended - given[0].at > 10 * SECOND:
+    tried = machine.connections or any(True for _ in _arp_silent(machine, capture))
+    if (
+        given
+        and proxy
+        and not went_on(machine)
+        and not late
+        and not tried
+        and capture.ended - given[0].at > 10 * SECOND
+    ):
         yield {"server": given[0].server, "proxy": proxy[0].server}
 
 
@@ -489,6 +499,19 @@ def _client_refused(machine: Machine, _: Capture) -> Iterator[Values]:
             yield {"name": one.name, "text": one.text or f"error {one.code}"}
 
 
+def _too_big_loader(machine: Machine, _: Capture) -> Iterator[Values]:
+    """A BIOS asked for the size of a file that does not fit, and left it at that."""
+    client = firmware(machine)
+    for one in machine.transfers:
+        size = (one.agreed or {}).get("tsize", "")
+        big = size.isdigit() and len(size) < 12 and int(size) > 500 << 10
+        if (client and client.bios and big and is_probe(machine, one)) and not any(
+            other.raw == one.raw and other is not one and not is_probe(machine, other) for other in machine.transfers
+        ):
+            yield {"name": one.name, "octets": f"{int(size):,}"}
+            return
+
+
 def _probe(machine: Machine, _: Capture) -> Iterator[Values]:
     for one in machine.transfers:
         if is_probe(machine, one):
@@ -575,6 +598,17 @@ def _refused(machine: Machine, capture: Capture) -> Iterator[Values]:
     again = any(one.at > ended and one.client.kind is not Kind.IPXE for one in discovers(machine))
     if not _lives(machine, ended) and (again or capture.ended - ended > 10 * SECOND):
         yield {"name": name}
+
+
+def _kernel_again(machine: Machine, _: Capture) -> Iterator[Values]:
+    """A script has the same kernel whole three times, and nothing that it asks for is missing: it cannot start it."""
+    got = [one for one in machine.exchanges if one.method == "GET" and names.stage_of(one.path.lstrip("/")) == "kernel"]
+    if any(one.status >= 400 or not one.complete for one in machine.exchanges):
+        return
+    for name in dict.fromkeys(one.path for one in got):
+        count = sum(one.path == name for one in got)
+        if count >= 3:
+            yield {"name": name, "count": count}
 
 
 def _shim(machine: Machine, _: Capture) -> Iterator[Values]:
@@ -814,6 +848,7 @@ SIGNATURES: tuple[tuple[str, Look], ...] = (
     ("tftp-not-heard", _not_heard), ("big-blocks-lost", _big_blocks), ("fragments-lost", _fragments),
     ("ack-storm", _storm), ("tftp-broke-off", _broke_off), ("block-wrap", _wrapped), ("tsize-missing", _no_tsize),
     ("options-exceeded", _exceeded), ("tftp-client-refused", _client_refused), ("size-probe", _probe),
+    ("loader-too-big", _too_big_loader), ("kernel-refused", _kernel_again),
     ("loader-loop", _loop), ("wrong-architecture", _architecture), ("loader-refused", _refused),
     ("shim-refused", _shim), ("http-missing", _http(_plainly_missing)),
     ("http-error", _http(lambda one: one.status >= 500)),

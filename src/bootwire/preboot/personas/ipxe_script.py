@@ -289,7 +289,9 @@ class Runner:
             if operator not in ("||", "&&", ";"):
                 continue
             command, start = words[start:at], at + 1
-            if process and command:
+            if process and not command:
+                result = ""  # an empty command always succeeds (execv, exec.c): `iseq a b && goto x ||`
+            elif process:
                 done = yield from self._command(command)
                 if not isinstance(done, str):
                     return done
