@@ -25,6 +25,7 @@ from bootwire.engine import MS, Ns, S
 from bootwire.facts import (
     AddressSeen,
     Decided,
+    DhcpHeard,
     Discovered,
     Fact,
     Offered,
@@ -553,6 +554,48 @@ def test_a_dhcp_server_that_names_us_is_no_rival():
 
 def test_an_ordinary_offer_is_nothing_to_tell():
     assert server().observe(overheard(changed("dhcp-ack", o53=b"\2")), S) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"o53": b"\2", "o1": None}, "no subnet mask"),
+        ({"o53": b"\2", "o60": b"PXEClient"}, "vendor class alone"),
+        ({"o53": b"\6"}, "refusal"),
+    ],
+)
+def test_what_a_dhcp_server_keeps_a_booting_machine_from_is_told(changes, what):
+    boots = server()
+    reply = overheard(changed("dhcp-ack", **changes))
+    assert facts(boots.observe(reply, S), DhcpHeard) == []  # nobody who boots
+    boots.receive(datagram("edk2-x64-discover"), 2 * S)
+    (heard,) = facts(boots.observe(reply, 3 * S), DhcpHeard)
+    assert (heard.machine, heard.server, heard.what) == (MAC, "192.0.2.1", what)
+
+
+def test_an_ordinary_offer_is_told_of_a_machine_that_asks_again():
+    boots = server()
+    offer = overheard(changed("dhcp-ack", o53=b"\2"))
+    boots.receive(datagram("edk2-x64-discover"), S)
+    assert facts(boots.observe(offer, S), DhcpHeard) == []
+    boots.receive(datagram("edk2-x64-discover"), 5 * S)
+    assert facts(boots.observe(offer, 5 * S), DhcpHeard) == [DhcpHeard(MAC, "192.0.2.1", "offer", "192.0.2.100")]
+
+
+@pytest.mark.parametrize(("secs", "proxied"), [(0b111, "yes"), (0b110, "no")])
+def test_ipxe_says_in_its_request_whether_it_has_a_proxys_offer(secs, proxied):
+    boots = server()
+    asks = datagram("ipxe-efi-x64-discover")
+    boots.receive(asks, S)
+    asked = dhcp4.parse(asks.data)
+    options = (
+        *((code, value) for code, value in asked.options if code != 53),
+        (53, b"\3"),
+        (50, bytes((192, 0, 2, 7))),
+    )
+    effects = boots.receive(overheard(replace(asked, secs=secs, options=options), ("0.0.0.0", 68)), S)
+    (seen,) = facts(effects, AddressSeen)
+    assert (seen.address, seen.proxied) == ("192.0.2.7", proxied)
 
 
 def test_a_dhcp_server_with_a_left_over_option_60_is_warned_about_and_outranked():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,8 +153,11 @@ def test_with_dhcp_left_alone_what_a_machine_does_with_our_files_counts() -> Non
 
 
 def test_a_script_that_fetches_the_kernel_again_could_not_start_it() -> None:
-    told = judged((*KERNEL, (7, HANDED_OVER), (10, fetched("kernel", 12_000_000, "http"))))
+    again = fetched("kernel", 12_000_000, "http")
+    told = judged((*KERNEL, (7, HANDED_OVER), (10, again)))
     assert [(verdict.state, verdict.cause) for verdict in told] == [("booted", ""), ("stuck", "kernel-refused")]
+    told = judged((*KERNEL, (7, HANDED_OVER), (10, replace(again, peer="10.0.0.78"))))  # somebody else looks at it
+    assert [verdict.state for verdict in told] == ["booted"]
 
 
 def test_a_transfer_under_way_is_no_silence() -> None:

@@ -19,6 +19,11 @@ from bootwire.wire.text import printable
 
 _CHUNK = 1 << 16
 _URLS = 64  # of one trial
+_LONGEST = 120.0  # seconds: twice what EDK2 asks DHCP for; a script that tries again shows nothing new after that
+
+
+class _EnoughError(Exception):
+    """The machine tries the same again and again."""
 
 
 def trial(card: Card, firmware: str) -> Trial:
@@ -29,8 +34,17 @@ def trial(card: Card, firmware: str) -> Trial:
         began = time.monotonic()
         with Online(replace(card, bare=True, address="", pcap=str(record)), threaded=True) as online:
             mac = online.stack.nic.mac.hex(":")
-            player = Player(online.stack, screen.append)
-            outcome = player.run(firmware)
+
+            def show(line: str) -> None:
+                screen.append(line)
+                if time.monotonic() - began > _LONGEST:
+                    raise _EnoughError
+
+            player = Player(online.stack, show)
+            try:
+                outcome = player.run(firmware)
+            except _EnoughError:
+                outcome = steps.Stopped("", f"it still tries after {_LONGEST:.0f} s")
         seconds = time.monotonic() - began
         with record.open("rb") as file:
             capture = explain.gathered(pcap.read(iter(lambda: file.read(_CHUNK), b"")))
