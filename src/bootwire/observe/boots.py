@@ -424,8 +424,8 @@ def _kernel_again(fact: Fact, boot: Boot, record: Record) -> bool:
     soon = (record.at - boot.started) / 1e9 - boot.stages["hand-over"].ended < CAME_BACK
     if not (soon and isinstance(fact, facts.TransferDone) and stage_of(fact.name) == "kernel"):
         return False
-    same = [one for one in boot.transfers if (one.name, one.peer) == (fact.name, fact.peer)]
-    return len(same) > 1 and "alive" not in boot.stages  # others may look at the same file
+    had = [(one.name, one.peer) for one in boot.transfers if stage_of(one.name) == "kernel"]
+    return had.count((fact.name, fact.peer)) > 1 and had[0][1] == fact.peer and "alive" not in boot.stages
 
 
 def _start(record: Record) -> int:
