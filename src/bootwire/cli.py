@@ -983,9 +983,10 @@ def boot_client(
     "  [default: the first four]",
 )  # fmt: skip
 @click.option("-v", "--verbose", is_flag=True, help="Where each finding is known from.")
+@click.option("--html", "page", metavar="FILE", default="", help="The report as one HTML page, too.")
 @JSON_OPTION
 @card_options
-def doctor(card: Card | None, firmware: tuple[str, ...], verbose: bool, as_json: bool) -> int:
+def doctor(card: Card | None, firmware: tuple[str, ...], verbose: bool, page: str, as_json: bool) -> int:
     """Be a machine of each firmware in turn on this network, and say what is wrong with it.
 
     Takes an address for each. Exit status: 0 nothing is wrong, 3 warnings, 4 errors.
@@ -997,7 +998,7 @@ def doctor(card: Card | None, firmware: tuple[str, ...], verbose: bool, as_json:
         raise StartError("the doctor needs a card on the network\n  try  --nic eth0", 2)
     if card.address:
         raise StartError("the doctor asks the network for its addresses: leave out --address", 2)
-    return run(click.echo, card, firmware, as_json, verbose)
+    return run(click.echo, card, firmware, as_json, verbose, page)
 
 
 class _Percentage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -292,6 +293,150 @@ def test_no_way_to_a_boot_server_elsewhere(hosts: list[Namespace], option: str, 
     assert cause in causes(report), report["findings"]
     assert not {"router-dead", "no-router", "no-route"} - {cause} & causes(report)
     assert report["seconds"] < 60
+
+
+@contextlib.contextmanager
+def names(where: Namespace, *records: str) -> Iterator[None]:
+    """dnsmasq as a name server alone, which knows these names."""
+    addresses = [f"--address={record}" for record in records]
+    process = where.start(
+        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
+        "--pid-file=", *addresses, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 10
+        while not where.call(lambda: owners("udp", 53)):
+            assert time.monotonic() < until, "no name server"
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_name_servers_that_disagree_and_one_that_is_not_there(hosts: list[Namespace]) -> None:
+    network, ours, client = hosts
+    options = ("--dhcp-option=6,10.9.0.1,10.9.0.2,10.9.0.77", "--dhcp-boot=http://boot.lan/boot.ipxe")
+    with (
+        names(network, "/boot.lan/10.9.0.1"), names(ours, "/boot.lan/10.9.0.2"),
+        dnsmasq(network, *options),
+    ):  # fmt: skip
+        status, report = examined(client, "--as", "ipxe")
+    assert status == 4
+    assert "dns-differs" in causes(report, "warning"), report["names"]
+    silent = [one["because"] for one in report["findings"] if one["cause"] == "dns-unanswered"]
+    assert ["10.9.0.77" in one for one in silent] == [True]
+    assert {one["server"]: one["addresses"] for one in report["names"]} == {
+        "10.9.0.1": ["10.9.0.1"], "10.9.0.2": ["10.9.0.2"], "10.9.0.77": [],
+    }  # fmt: skip
+
+
+def test_a_name_that_nobody_knows(hosts: list[Namespace]) -> None:
+    network, _, client = hosts
+    options = ("--dhcp-option=6,10.9.0.1", "--dhcp-boot=http://nowhere.lan/boot.ipxe")
+    with names(network, "/nowhere.lan/"), dnsmasq(network, *options):
+        status, report = examined(client, "--as", "ipxe")
+    assert status == 4
+    assert "dns-failing" in causes(report), report["names"]
+
+
+CLOCKS = """
+import http.server, socket, struct, threading, time
+class Late(http.server.SimpleHTTPRequestHandler):
+    def date_time_string(self, timestamp=None):
+        return super().date_time_string(time.time() - 3 * 86400)
+ntp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+ntp.bind(("", 123))
+def serve():
+    while True:
+        asked, source = ntp.recvfrom(512)
+        moment = struct.pack("!Q", int((time.time() + 2208988800 + 7200) * (1 << 32)))
+        ntp.sendto(b"\\x24\\1" + bytes(22) + asked[40:48] + moment * 2, source)
+threading.Thread(target=serve, daemon=True).start()
+http.server.ThreadingHTTPServer(("", 80), Late).serve_forever()
+"""
+
+
+def test_clocks_that_are_wrong(hosts: list[Namespace], tmp_path: Path) -> None:
+    """An HTTP server three days behind, a time server two hours ahead, and one that is silent."""
+    network, ours, client = hosts
+    (tmp_path / "boot.ipxe").write_text("#!ipxe\nexit\n")
+    process = ours.start(sys.executable, "-c", CLOCKS, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 10
+        while not ours.call(lambda: owners("tcp", 80)):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        options = ("--dhcp-option=42,10.9.0.2,10.9.0.1", "--dhcp-boot=http://10.9.0.2/boot.ipxe")
+        with dnsmasq(network, *options):
+            _, report = examined(client, "--as", "ipxe")
+    finally:
+        process.terminate()
+        process.wait(10)
+    told = sorted(one["because"] for one in report["findings"] if one["cause"] == "clock-skew")
+    assert len(told) == 2, report["clocks"]
+    assert "(HTTP) is 3 days behind" in told[0]
+    assert "(NTP) is 2.0 h ahead of" in told[1]
+    assert "time-server-silent" in causes(report, "info")
+
+
+def test_ipv6_with_a_boot_file_that_is_not_there(hosts: list[Namespace], tmp_path: Path) -> None:
+    network, _, client = hosts
+    network.run("ip address add fd00:9::1/64 dev lan nodad")
+    until = time.monotonic() + 10
+    while "tentative" in network.run("ip -6 address show dev lan"):  # a router speaks from its link-local address
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    six = ("--enable-ra", "--dhcp-range=fd00:9::100,fd00:9::1ff,64", "--enable-tftp", f"--tftp-root={tmp_path}",
+           "--dhcp-option=option6:bootfile-url,tftp://[fd00:9::1]/loader.efi")  # fmt: skip
+    readable(tmp_path)
+    with dnsmasq(network, *six):
+        _, report = examined(client, "--as", "ipxe")
+        (tmp_path / "loader.efi").write_bytes(bytes(3000))
+        readable(tmp_path)
+        _, better = examined(client, "--as", "ipxe")
+    assert report["ipv6"]["routers"]
+    assert report["ipv6"]["dhcp_address"].startswith("fd00:9::1")
+    assert any(one.startswith("fd00:9:") for one in report["ipv6"]["addresses"])
+    assert "ipv6-boot-fails" in causes(report), report["ipv6"]
+    assert "ipv6-boot-fails" not in causes(better), better["ipv6"]
+    assert not {"ipv4-only", "ipv6-no-boot"} & causes(better, "info")
+
+
+def test_a_second_dhcp_server_says_something_else(hosts: list[Namespace]) -> None:
+    network, ours, client = hosts
+    with dnsmasq(network), dnsmasq(ours, "--dhcp-option=3,10.9.0.99"):
+        _, report = examined(client, "--as", "ipxe")
+    told = [one["because"] for one in report["findings"] if one["cause"] == "second-dhcp-server"]
+    assert len(told) == 1, report["offers"]
+    assert "the router" in told[0]
+    assert {one["server"] for one in report["offers"]} == {"10.9.0.1", "10.9.0.2"}
+
+
+def test_who_wins_with_two_boot_servers(hosts: list[Namespace], kernel: str, state: tuple[str, ...]) -> None:
+    """iPXE takes the DHCP server's own file; the winner is who it went to."""
+    network, ours, client = hosts
+    with dnsmasq(network, "--dhcp-boot=http://10.9.0.1/other.ipxe"):
+        server = Server(ours, kernel, *state)
+        server.ready()
+        _, report = examined(client, "--as", "ipxe", "--as", "uefi-http")
+        server.end()
+    winner = report["winners"][0]
+    assert (winner["server"], winner["over"]) == ("10.9.0.1", ["10.9.0.2"]), report["offers"]
+    assert "DHCP server's own file" in winner["why"]
+
+
+def test_the_report_as_a_page(hosts: list[Namespace], tmp_path: Path) -> None:
+    """One file, with nothing from elsewhere; what peers say cannot become markup."""
+    page = tmp_path / "report.html"
+    with dnsmasq(hosts[0], "--dhcp-boot=<script>alert(1)</script>.0,,10.9.0.2"):
+        examined(hosts[2], "--as", "bios", "--html", str(page))
+    text = page.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "tftp-no-service" in text
+    assert not re.findall(r"(?:src|href)=", text)
+    assert text.count("<table>") == text.count("</table>") >= 5
 
 
 def test_a_boot_server_that_is_not_there(hosts: list[Namespace]) -> None:

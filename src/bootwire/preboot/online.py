@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bootwire.engine import S
-from bootwire.engine.dns import Ask, Found, Lookup, NotFound
+from bootwire.engine import Ns, S
+from bootwire.engine.dns import WAITS, Ask, Found, Lookup, NotFound
 from bootwire.preboot.dhcp import Network
 from bootwire.preboot.nic import Nic, PacketNic, PcapTee, TapNic, random_mac
 from bootwire.preboot.personas.steps import Outcome
@@ -126,11 +126,21 @@ class Online:
         self.obtain()
 
 
+class Unresolved(OSError):
+    """A name without addresses. why: as `engine.dns.NotFound` has it."""
+
+    def __init__(self, name: str, why: str, detail: str) -> None:
+        super().__init__(errno.EHOSTUNREACH, f"{name}: {detail or why}")
+        self.why = why
+
+
 def look_up(
-    stack: Stack, name: str, servers: Sequence[str], search: Sequence[str] = (), kinds: Sequence[int] = (dns.A,)
-) -> Found:
-    """Ask `servers` for the addresses of `name`, over UDP, and over TCP where an answer is too long. OSError."""
-    engine = Lookup(name, servers, lambda: secrets.randbits(16), kinds=kinds, search=search)
+    stack: Stack, name: str, servers: Sequence[str], search: Sequence[str] = (), kinds: Sequence[int] = (dns.A,),
+    waits: Sequence[Ns] = WAITS,
+) -> Found:  # fmt: skip
+    """Ask `servers` for the addresses of `name`, over UDP, and over TCP where an answer is too long. waits: for the
+    answer to each send over UDP. Raises Unresolved."""
+    engine = Lookup(name, servers, lambda: secrets.randbits(16), kinds=kinds, search=search, waits=waits)
     waiting: dict[Socket, Ask] = {}
     asks = engine.start(time.monotonic_ns())
     try:
@@ -151,9 +161,9 @@ def look_up(
         case Found() as found:
             return found
         case NotFound(why, detail):
-            raise OSError(errno.EHOSTUNREACH, f"{name}: {detail or why}")
+            raise Unresolved(name, why, detail)
         case _:
-            raise OSError(errno.EHOSTUNREACH, f"{name}: no answer")
+            raise Unresolved(name, "no answer", "")
 
 
 def _hear(engine: Lookup, sock: Socket, waiting: dict[Socket, Ask]) -> list[Ask]:

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 from bootwire.observe import names
 from bootwire.preboot.online import Card, Online
 from bootwire.preboot.power_on import FIRMWARE
-from bootwire.serve.doctor import files, network, paths, told
+from bootwire.serve.doctor import files, network, paths, services, told
+from bootwire.serve.doctor import page as html
 from bootwire.serve.doctor.judge import findings
 from bootwire.serve.doctor.seen import Report
 from bootwire.serve.doctor.trials import trial
@@ -27,8 +29,11 @@ USUAL = ("bios", "uefi", "uefi-http", "ipxe")
 """What is tried unless somebody chooses: one of each way into a boot."""
 
 
-def run(echo: Callable[[str], object], card: Card, firmwares: Sequence[str], as_json: bool, verbose: bool) -> int:
-    """Examine the network of this card. Returns the exit status; raises StartError, OSError (the card)."""
+def run(
+    echo: Callable[[str], object], card: Card, firmwares: Sequence[str], as_json: bool, verbose: bool, page: str = ""
+) -> int:
+    """Examine the network of this card. page: a file for the report as HTML. Returns the exit status; raises
+    StartError, OSError (the card, the file)."""
     chosen = tuple(dict.fromkeys(firmwares)) or USUAL
     if wrong := [name for name in chosen if name not in FIRMWARE]:
         raise StartError(f"no firmware called {wrong[0]}: there are {', '.join(FIRMWARE)}", 2)
@@ -40,16 +45,21 @@ def run(echo: Callable[[str], object], card: Card, firmwares: Sequence[str], as_
     began = time.monotonic()
     report = Report()
     # all at once, so that what nobody answers costs its time once; not where they are one machine, or share a file
-    workers = 1 if card.mac or card.pcap else len(chosen)
+    workers = 1 if card.mac or card.pcap else len(chosen) + 1
     with ThreadPoolExecutor(workers) as pool:
+        sixth = pool.submit(services.six, card)
         for firmware, done in [(firmware, pool.submit(trial, card, firmware)) for firmware in chosen]:
             say(f"{firmware}: power on")
             report.trials.append(done.result())
             say(f"{firmware}: {report.trials[-1].ends}")
+        report.six = sixth.result()
     say("plain host: looks at the same")
     _as_host(card, report)
     report.seconds = time.monotonic() - began
     found = findings(report)
+    if page:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        Path(page).write_text(html.document(report, found, moment), "utf-8")
     if as_json:
         echo(json.dumps(told.document(report, found)))
     else:
@@ -75,6 +85,10 @@ def _as_host(card: Card, report: Report) -> None:
             report.echoes = paths.echoes(online.stack, network.targets(report))
             report.tftp = files.tftp_again(online, list(named.items()))
             report.web = files.http_again(online, [url for one in report.trials for url in one.urls])
+            urls = [url for one in report.trials for _, url, _ in one.urls]
+            urls += [one.file for one in network.offers(report) if "://" in one.file]
+            report.names = services.names(online, urls)
+            report.clocks = services.clocks(online, report.web)
             answering = {one.address for one in report.echoes if one.times}
             report.mtus = [paths.mtu(online.stack, one) for one in network.boot_servers(report) if one in answering]
     except OSError as error:

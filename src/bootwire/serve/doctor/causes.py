@@ -123,6 +123,43 @@ no-route | error | {router} has no route to {destination} ({roles}): {because}.
 no-router | error | {server} ({roles}) is on another network than {address}, and DHCP gives no router (option 3).
   | Let the DHCP server send option 3, or option 121.
   | RFC 2132 section 3.5; RFC 3442
+second-dhcp-server | warning | {count} DHCP servers offer addresses, and disagree on {what}: {servers}. Machines take
+    the first that answers.
+  | Switch off the one that does not belong here, or let both say the same.
+  | RFC 2131 section 4.4.1
+dns-server-silent | warning | The name server {server} that DHCP gives does not answer.
+  | Start it, let UDP and TCP port 53 through to it, or take it out of option 6.
+  | RFC 1035; RFC 2132 section 3.8
+dns-server-needed | error | The name server {server} that DHCP gives does not answer, and addresses of boot files hold
+    names ({names}).
+  | Start it, let UDP and TCP port 53 through to it, or take it out of option 6; or put addresses into the URLs.
+  | RFC 1035; UEFI: Could not retrieve the host address from DNS server
+dns-differs | warning | The name servers disagree on {name}: {answers}.
+  | Let all servers of option 6 know the same names, or hand out those only that know the boot server's.
+  | RFC 1035: firmware asks one of them and believes it
+clock-skew | warning | The clock of {server} ({kind}) is {offset} {direction} the one here: certificates count as
+    not valid yet or not any more, and signed addresses as expired, where such clocks meet.
+  | Set both by the same time server (NTP); a machine's own clock is set in its firmware's setup.
+  | RFC 5280 section 4.1.2.5; RFC 9110 section 6.6.1
+time-server-silent | info | The time server {server} that DHCP gives ({kind}) does not answer.
+  | Start it, or take it out of the DHCP server's options.
+  | RFC 2132 sections 3.6 and 8.3
+ipv4-only | info | Nobody speaks IPv6 here: no router advertises itself, and no DHCPv6 server answers.
+  | Nothing, unless machines are to boot over IPv6.
+  | RFC 4861; RFC 8415
+ipv6-only | warning | This network speaks IPv6 only: firmware set to IPv4 finds nothing.
+  | Let the machines' firmware boot over IPv6, or start a DHCP server for IPv4.
+  | RFC 8415; RFC 2131
+ipv6-no-boot | info | IPv6 is here ({who}), and no boot file is offered over it (DHCPv6 option 59).
+  | Nothing, as long as machines boot over IPv4.
+  | RFC 5970 section 3.1
+ipv6-no-router | warning | A DHCPv6 server answers, and no router advertises itself: machines get an address and no way
+    out of this network.
+  | Start router advertisements (radvd, or dnsmasq's enable-ra).
+  | RFC 8415 section 18.2.10; RFC 4861
+ipv6-boot-fails | error | What DHCPv6 offers to boot, {url}, cannot be had: {trouble}.
+  | Look at the address, and whether that server listens on IPv6.
+  | RFC 5970 section 3.1
 shim-unsigned-second | warning | {shim} starts {name}, which is not signed: with Secure Boot on, shim refuses it.
   | Serve a GRUB signed by the same vendor as shim, or enrol its key (MOK).
   | shim.c, verify_buffer
@@ -134,6 +171,7 @@ SEVERITIES = causes.ORDER
 
 _SHOWN_AS = {
     "secure-boot-unsigned-ipxe": "secure-boot-unsigned", "tftp-large-blocks-fragments": "tftp-large-blocks",
+    "dns-server-silent": "dns-unanswered", "dns-server-needed": "dns-unanswered",
 }  # fmt: skip
 """The same cause, less grave where it does no harm."""
 

@@ -9,7 +9,7 @@ from bootwire.observe.explain import signatures
 from bootwire.observe.explain.signatures import Finding
 from bootwire.serve.doctor import network, programs
 from bootwire.serve.doctor.causes import SEVERITIES, Told, told
-from bootwire.serve.doctor.seen import Echoes, Fetch, Report, Trial, Web
+from bootwire.serve.doctor.seen import Clock, Echoes, Fetch, Report, Resolved, Six, Trial, Web
 
 HOST = "plain host"
 """Who saw what no firmware was needed for."""
@@ -74,6 +74,83 @@ def _of_host(report: Report) -> Iterator[Told]:
         others = " and ".join(macs)
         yield told("duplicate-address", address, address=address, macs=f"{others}, and was given to a machine here")
     yield from _of_paths(report)
+    yield from of_servers(network.offers(report))
+    yield from of_names(report.names)
+    for clock in report.clocks:
+        yield from of_clock(clock)
+    if report.six is not None:
+        yield from of_six(report.six, report.host is not None or any(one.offers for one in report.trials))
+
+
+def of_servers(offers: Sequence[network.Offer]) -> Iterator[Told]:
+    """Several DHCP servers are right where they say the same."""
+    given = [one for one in offers if one.address]
+    servers = dict.fromkeys(one.server for one in given)
+    if len(servers) < 2:
+        return
+    kinds = {"the network's mask": "mask", "the router": "router", "the boot server": "next_server"}
+    what = [
+        said for said, name in kinds.items()
+        if len({frozenset(getattr(one, name) for one in given if one.server == server) for server in servers}) > 1
+    ]  # fmt: skip
+    if what:
+        yield told("second-dhcp-server", count=len(servers), what=" and ".join(what), servers=", ".join(servers))
+
+
+def of_names(found: Sequence[Resolved]) -> Iterator[Told]:
+    """What name servers say of the names in boot URLs; "localhost" is asked for only to see whether they live."""
+    needed = list(dict.fromkeys(one.name for one in found if one.name != "localhost"))
+    for server in dict.fromkeys(one.server for one in found if one.why == "silent"):
+        ident = "dns-server-needed" if needed else "dns-server-silent"
+        yield told(ident, server=server, names=", ".join(needed))
+    for name in needed:
+        mine = [one for one in found if one.name == name and one.why != "silent"]
+        for one in mine:
+            if one.why:
+                yield told("dns-failing", name, name=name, text=f"{one.server} says: {one.why}")
+        if len({one.addresses for one in mine}) > 1:
+            answers = "; ".join(f"{one.server} says {', '.join(one.addresses) or one.why}" for one in mine)
+            yield told("dns-differs", name=name, answers=answers)
+
+
+SKEW = 60.0
+"""Seconds that clocks may differ: below that, no certificate or signed address is known to fail."""
+
+
+def of_clock(one: Clock) -> Iterator[Told]:
+    """Against ours."""
+    if one.offset is None:
+        yield told("time-server-silent", server=one.server, kind=one.kind)
+    elif abs(one.offset) > SKEW:
+        direction = "ahead of" if one.offset > 0 else "behind"
+        yield told("clock-skew", server=one.server, kind=one.kind, offset=duration(one.offset), direction=direction)
+
+
+def duration(seconds: float) -> str:
+    """For people: "90 s", "26 min", "3.5 h", "12 days"."""
+    size = abs(seconds)
+    if size < 120:
+        return f"{size:.0f} s"
+    if size < 7200:
+        return f"{size / 60:.0f} min"
+    return f"{size / 3600:.1f} h" if size < 172_800 else f"{size / 86_400:.0f} days"
+
+
+def of_six(six: Six, four: bool) -> Iterator[Told]:
+    """four: IPv4 is here, too."""
+    if not (six.routers or six.answered):
+        if four:
+            yield told("ipv4-only")
+        return
+    if not four:
+        yield told("ipv6-only")
+    if six.answered and not six.routers:
+        yield told("ipv6-no-router")
+    if six.boot_trouble:
+        yield told("ipv6-boot-fails", url=six.boot_url, trouble=six.boot_trouble)
+    elif not six.boot_url:
+        who = "a router advertises itself" if six.routers else "a DHCPv6 server answers"
+        yield told("ipv6-no-boot", who=who)
 
 
 SLOW_TRIP = {"boot server": 0.025, "DHCP server": 0.2, "router": 0.1}

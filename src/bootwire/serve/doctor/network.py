@@ -180,9 +180,10 @@ def _went(trial: Trial) -> tuple[str, str]:
     """(server, name) of the first file asked for, or of the boot server asked on port 4011."""
     machine = trial.machine
     assert machine is not None
-    first: list[tuple[int, str, str]] = [(one.began, one.server, one.name) for one in machine.transfers[:1]]
-    first += [(one.began, one.server, one.path) for one in machine.exchanges[:1]]
-    first += [(one.at, one.destination, "") for one in signatures.boot_requests(machine)[:1] if not first]
+    first: list[tuple[int, str, str]] = [(each.began, each.server, each.name) for each in machine.transfers[:1]]
+    web = machine.connections[:1]
+    first += [(one.began, one.server, one.exchanges[0].path if one.exchanges else "") for one in web]
+    first += [(asked.at, asked.destination, "") for asked in signatures.boot_requests(machine)[:1] if not first]
     return min(first, default=(0, "", ""))[1:]
 
 

@@ -162,7 +162,8 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Six:
-    """IPv6 here. dhcp: of "address", "other", ""; what the answer says. boot: what became of fetching the boot URL."""
+    """IPv6 here. addresses: global ones; answered: by a DHCPv6 server; boot_trouble: why the boot URL's file does not
+    come, "" where it does."""
 
     routers: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()

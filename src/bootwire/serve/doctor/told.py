@@ -8,8 +8,8 @@ from dataclasses import asdict
 from bootwire.observe.explain import signatures
 from bootwire.serve.doctor import network
 from bootwire.serve.doctor.causes import seen_with
-from bootwire.serve.doctor.judge import Found
-from bootwire.serve.doctor.seen import NOWHERE, Report, Web
+from bootwire.serve.doctor.judge import Found, duration
+from bootwire.serve.doctor.seen import NOWHERE, Clock, Report, Six, Web
 from bootwire.serve.explaining import findings_page, wrapped
 
 
@@ -45,6 +45,7 @@ def page(report: Report, found: list[Found], verbose: bool) -> Iterator[str]:
     yield from _echoes(report)
     yield from _tftp(report)
     yield from _web(report)
+    yield from _others(report)
     yield ""
     yield from findings_page([seen_with(one, ", ".join(names)) for one, names in found], verbose)
 
@@ -86,6 +87,44 @@ def _web(report: Report) -> Iterator[str]:
         yield f"          {went(one)}"
 
 
+def _others(report: Report) -> Iterator[str]:
+    if report.names:
+        yield ""
+        yield "NAME SERVERS"
+        for one in report.names:
+            yield f"  {one.server:<15} {one.name}: {', '.join(one.addresses) or one.why}, {one.seconds * 1000:.0f} ms"
+    if report.clocks:
+        yield ""
+        yield "CLOCKS"
+        for clock in report.clocks:
+            yield f"  {clock.server:<15} {clock_line(clock)}"
+    if report.six is not None:
+        yield ""
+        yield "IPV6"
+        for what, text in six_lines(report.six):
+            yield from wrapped(text, " " * 18, f"  {what:<16}")
+
+
+def clock_line(one: Clock) -> str:
+    """How a clock stands to ours."""
+    if one.offset is None:
+        return f"{one.kind}: no answer"
+    if abs(one.offset) < 2:
+        return f"{one.kind}: as here"
+    return f"{one.kind}: {duration(one.offset)} {'ahead of' if one.offset > 0 else 'behind'} the clock here"
+
+
+def six_lines(six: Six) -> Iterator[tuple[str, str]]:
+    """(what, what is known of it)."""
+    yield "routers", ", ".join(six.routers) or "none advertises itself"
+    yield "addresses", ", ".join(six.addresses) or "none"
+    yield "DHCPv6", (six.dhcp_address or "answers without an address") if six.answered else "no answer"
+    if six.name_servers:
+        yield "name servers", ", ".join(six.name_servers)
+    if six.answered:
+        yield "boot file", f"{six.boot_url or 'none'}{f' ({six.boot_trouble})' if six.boot_trouble else ''}"
+
+
 def went(one: Web) -> str:
     """How a URL fared, in a phrase."""
     if one.why:
@@ -118,6 +157,9 @@ def document(report: Report, found: list[Found]) -> dict[str, object]:
         "conflicts": {address: list(macs) for address, macs in report.conflicts.items()},
         "tftp": [asdict(one) for one in report.tftp],
         "http": [asdict(one) for one in report.web],
+        "names": [asdict(one) for one in report.names],
+        "clocks": [asdict(one) for one in report.clocks],
+        "ipv6": asdict(report.six) if report.six is not None else None,
         "findings": [
             {
                 "cause": one.cause, "severity": one.severity, "firmware": list(names), "because": one.because,

@@ -8,7 +8,8 @@ import pytest
 
 from bootwire.serve.doctor import judge, programs
 from bootwire.serve.doctor.causes import CAUSES
-from bootwire.serve.doctor.seen import Fetch, Web
+from bootwire.serve.doctor.page import document
+from bootwire.serve.doctor.seen import Clock, Echoes, Fetch, Report, Resolved, Six, Web
 
 SHIM = Path("/usr/lib/shim/shimx64.efi")
 NEEDS_SHIM = pytest.mark.skipif(not SHIM.exists(), reason="needs Debian's shim-signed")
@@ -121,6 +122,78 @@ def web(**fields: object) -> Web:
 )
 def test_http(one: Web, causes: list[str]) -> None:
     assert [each.finding.cause for each in judge.of_web(one)] == causes
+
+
+def resolved(server: str, *addresses: str, name: str = "boot.lan", why: str = "") -> Resolved:
+    return Resolved(server, name, addresses, 0.1, why)
+
+
+@pytest.mark.parametrize(
+    ("found", "causes"),
+    [
+        ([resolved("192.0.2.1", "192.0.2.9"), resolved("192.0.2.2", "192.0.2.9")], []),
+        ([resolved("192.0.2.1", "192.0.2.9"), resolved("192.0.2.2", "192.0.2.8")], ["dns-differs"]),
+        ([resolved("192.0.2.1", why="no such name")], ["dns-failing"]),
+        ([resolved("192.0.2.1", why="silent")], ["dns-unanswered"]),
+        ([resolved("192.0.2.1", name="localhost", why="no such name")], []),
+        ([resolved("192.0.2.1", name="localhost", why="silent")], ["dns-unanswered"]),
+    ],
+)
+def test_name_servers(found: list[Resolved], causes: list[str]) -> None:
+    told = [one.finding for one in judge.of_names(found)]
+    assert [one.cause for one in told] == causes
+    if found[0].why == "silent":
+        assert told[0].severity == ("warning" if found[0].name == "localhost" else "error")
+
+
+@pytest.mark.parametrize(
+    ("offset", "causes"),
+    [(None, ["time-server-silent"]), (59.0, []), (-61.0, ["clock-skew"]), (90_000.0, ["clock-skew"])],
+)
+def test_clocks(offset: float | None, causes: list[str]) -> None:
+    assert [one.finding.cause for one in judge.of_clock(Clock("192.0.2.1", "NTP", offset))] == causes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(5.4, "5 s"), (-600.0, "10 min"), (9000.0, "2.5 h"), (-864_000.0, "10 days")]
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert judge.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("six", "four", "causes"),
+    [
+        (Six(), True, ["ipv4-only"]),
+        (Six(), False, []),
+        (Six(routers=("fe80::1",)), True, ["ipv6-no-boot"]),
+        (Six(routers=("fe80::1",)), False, ["ipv6-only", "ipv6-no-boot"]),
+        (Six(answered=True, boot_url="tftp://[fd00::1]/x"), True, ["ipv6-no-router"]),
+        (
+            Six(("fe80::1",), answered=True, boot_url="tftp://[fd00::1]/x", boot_trouble="gone"),
+            True,
+            ["ipv6-boot-fails"],
+        ),
+    ],
+)
+def test_ipv6(six: Six, four: bool, causes: list[str]) -> None:
+    assert [one.finding.cause for one in judge.of_six(six, four)] == causes
+
+
+@pytest.mark.parametrize(
+    ("times", "sent", "causes"),
+    [
+        ((0.001,) * 10, 10, []),
+        ((0.001,) * 9, 10, []),
+        ((0.001,) * 30, 40, ["packet-loss"]),
+        ((0.03,) * 10, 10, ["slow-network"]),
+    ],
+)
+def test_round_trips(times: tuple[float, ...], sent: int, causes: list[str]) -> None:
+    report = Report(echoes=[Echoes("192.0.2.1", ("boot server",), sent, times, "silent" if sent > len(times) else "")])
+    found = judge.findings(report)
+    assert [one.cause for one, _ in found] == causes
+    assert "192.0.2.1" in document(report, found, "now")
 
 
 def test_every_cause_can_be_told() -> None:
