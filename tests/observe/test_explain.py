@@ -374,6 +374,30 @@ def test_what_else_is_said_over_ipv6_is_told(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("options", "who"), [
+    (ASKED6, "UEFI x64"),
+    ((*ASKED6, (dhcp6.USER_CLASS, b"\0\4iPXE")), "iPXE UEFI x64"),
+    ((ASKED6[0], (dhcp6.USER_CLASS, b"\0\4iPXE")), "iPXE"),
+    (ASKED6[:1], "firmware without an architecture"),
+    (((dhcp6.ARCHITECTURE, b"\0\x63"),), "architecture 99"),
+])  # fmt: skip
+def test_who_asks_over_ipv6(options: tuple[tuple[int, bytes], ...], who: str) -> None:
+    made = Capture().dhcp6(dhcp6.SOLICIT, ELAPSED6, NO_ADDRESS6, *options)
+    (machine,) = explain.gathered(pcap.read([made.octets()])).machines.values()
+    assert machine.boots
+    assert [one.text for one in story.story(machine)] == [f"{who} asks over IPv6 who is there."]
+
+
+def test_a_transfer_that_is_ended_says_by_whom_and_how_far_it_came() -> None:
+    made = Capture().booted().rrq(b"a.efi").serve(tftp.Data(1, b"x" * 512)).say(tftp.Ack(1))
+    made.serve(tftp.Error(0, b"disk is gone.")).rrq(b"b.efi", 2001).serve(tftp.Error(1, b"no such file"), 2001)
+    (machine,) = explain.gathered(pcap.read([made.octets()])).machines.values()
+    assert [one.text for one in story.story(machine)][-2:] == [
+        "It asks 192.0.2.10 for a.efi over TFTP: the server ends it after 512 octets: disk is gone.",
+        "It asks 192.0.2.10 for b.efi over TFTP: the server refuses: no such file.",
+    ]
+
+
 def test_hosts_that_only_take_an_ipv6_address_do_not_netboot() -> None:
     made = Capture().dhcp6(dhcp6.SOLICIT, ELAPSED6, NO_ADDRESS6).dhcp6(dhcp6.ADVERTISE, SERVER_DUID, NO_ADDRESSES6)
     assert made.causes() == {}

@@ -62,6 +62,14 @@ class Said6:
     relay: str = ""
 
 
+def wants_file(message: dhcp6.Message) -> bool:
+    """A DHCPv6 client that netboots: it tells its architecture or asks for the boot file's URL (RFC 5970)."""
+    if message.option(dhcp6.ARCHITECTURE):
+        return True
+    asked = message.option(dhcp6.REQUEST_LIST) or b""
+    return dhcp6.BOOT_URL in (int.from_bytes(asked[at : at + 2], "big") for at in range(0, len(asked), 2))
+
+
 @dataclass(slots=True)
 class Lookup:
     at: int
@@ -99,7 +107,7 @@ class Machine:
     @property
     def boots(self) -> bool:
         """It netboots: it said so, or took files."""
-        if self.transfers or any(one.from_client and one.message.option(dhcp6.ARCHITECTURE) for one in self.said6):
+        if self.transfers or any(one.from_client and wants_file(one.message) for one in self.said6):
             return True
         plain = (Kind.HOST, Kind.BOOTP)
         return any(one.from_client and one.client.kind not in plain for one in self.said)

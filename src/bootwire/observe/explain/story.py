@@ -183,8 +183,10 @@ def _file(machine: Machine, one: Transfer) -> str:
         size = (one.agreed or {}).get("tsize", "")
         return f"{asked}: only its size{f', {size} octets' if size else ''}."
     if one.who:
-        by = "it ends that itself" if one.who == "client" else "the server refuses"
-        return f"{asked}: {by}: {one.text or f'error {one.code}'}."
+        after = f" after {one.octets} octets" if one.octets else ""
+        by = f"it ends that itself{after}" if one.who == "client" else f"the server ends it{after}"
+        by = by if after or one.who == "client" else "the server refuses"
+        return f"{asked}: {by}: {one.text.rstrip('.') or f'error {one.code}'}."
     if not one.answered:
         return f"{asked}: no answer."
     seconds = (one.ended - one.began) / SECOND

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bootwire.observe import options6
-from bootwire.observe.explain.gather import Machine, Said6
+from bootwire.observe.explain.gather import Machine, Said6, wants_file
 from bootwire.policy.client import ARCHITECTURES
 from bootwire.wire import dhcp4, dhcp6, ip6
 from bootwire.wire.reader import WireError
@@ -13,13 +13,14 @@ from bootwire.wire.text import printable
 
 
 def firmware(machine: Machine) -> str:
-    """ "UEFI x64": what it says of itself over IPv6, "" if it never says that it netboots."""
-    for one in machine.said6:
-        value = one.message.option(dhcp6.ARCHITECTURE) if one.from_client else None
-        if value is not None and len(value) >= 2:
-            number = dhcp4.architectures(value)[0]
-            return ARCHITECTURES.get(number, ("", f"architecture {number}"))[1]
-    return ""
+    """ "UEFI x64", "iPXE UEFI x64": what it says of itself over IPv6, "" if it never says that it netboots."""
+    asked = [one.message for one in machine.said6 if one.from_client and wants_file(one.message)]
+    if not asked:
+        return ""
+    loader = "iPXE" if asked[0].option(dhcp6.USER_CLASS) == b"\0\4iPXE" else ""
+    number = next(iter(dhcp4.architectures(asked[0].option(dhcp6.ARCHITECTURE) or b"")), -1)
+    kind = "" if number < 0 else ARCHITECTURES.get(number, ("", f"architecture {number}"))[1]
+    return f"{loader} {kind}".strip() or "firmware without an architecture"
 
 
 def addresses(message: dhcp6.Message) -> list[str]:
