@@ -9,6 +9,9 @@ import signal
 import pytest
 from hypothesis import settings
 
+# helpers that assert: a failure there shows its values, too
+pytest.register_assert_rewrite("faults", "good_client", "http_rig", "lab_bench", "persona_lan", "product", "tftp_rig")
+
 settings.register_profile("bootwire", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile("bootwire")
