@@ -25,6 +25,7 @@ from bootwire.observe.explain.layers import Fragment, Layers
 from bootwire.observe.explain.transfers import Transfer
 from bootwire.wire import dhcp4, dhcp6, pcap
 from bootwire.wire.reader import WireError
+from bootwire.wire.text import printable
 
 ENDINGS = (".pcap", ".pcapng", ".cap", ".trace", ".ntar")
 DHCP_PORTS, DHCP6_PORTS = frozenset((67, 68, 4011)), frozenset((546, 547))
@@ -523,7 +524,7 @@ def compare_tftp(path: Path, capture: explain.Capture, report: Report) -> None:
             report.same(where, "agreed", one.agreed or {}, read.agreed or {})
             if len(read.blocks) < 60_000:
                 report.same(where, "blocks", one.blocks, len(read.blocks))
-            report.same(where, "error", one.text, read.error)
+            report.same(where, "error", one.text, printable(read.error, 120))  # explain keeps as much
 
 
 def compare_http(path: Path, capture: explain.Capture, report: Report) -> None:

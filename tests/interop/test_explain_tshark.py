@@ -165,7 +165,7 @@ def transfers() -> Capture:
     made = Capture().booted().rrq(b"a.efi", tsize=0, blksize=1468, windowsize=4).oack(tsize=1500, blksize=1468)
     made.say(tftp.Ack(0)).serve(tftp.Data(1, b"x" * 1468)).serve(tftp.Data(1, b"x" * 1468)).say(tftp.Ack(1))
     made.serve(tftp.Data(2, b"y" * 32)).say(tftp.Ack(2))
-    made.file(b"dir/two words.cfg", 2001).rrq(b"missing", 2002).serve(tftp.Error(1, b"File not found"), 2002)
+    made.file(b"dir/two words.cfg", 2001).rrq(b"missing", 2002).serve(tftp.Error(1, b"no " + b"x" * 200), 2002)
     made.rrq(b"probe", 2003, tsize=0).oack(2003, tsize=9).say(tftp.Error(8, b"User aborted the transfer"), 2003)
     return made.rrq(b"late", 2004).rrq(b"late", 2004, wait=4.0).serve(tftp.Data(1, b"z"), 2004).say(tftp.Ack(1), 2004)
 
