@@ -358,8 +358,30 @@ def exhausted(site: Site) -> None:
     site.bootwire()
 
 
+def duplicate(site: Site) -> None:
+    """The other host has every address that dnsmasq hands out, and nobody looked before."""
+    for addresses in ("10.9.0.64/26", "10.9.0.128/26", "10.9.0.192/28"):
+        site.other.run(f"ip route add local {addresses} dev lan")
+    site.dhcp()
+    site.bootwire()
+
+
+def refused(site: Site) -> None:
+    """Two dnsmasqs that believe to be the only one; the ACK of the first is lost, the second one's NAK is not."""
+    site.dhcp("--dhcp-authoritative")
+    site.dhcp("--dhcp-authoritative", "--dhcp-reply-delay=1", "--dhcp-range=10.9.0.210,10.9.0.220", where=site.other)
+    site.filter(site.network, "@th,2000,8 5 drop", "egress")
+    site.bootwire()
+
+
 def without_mask(site: Site) -> None:
     site.udhcpd("option lease 3600")
+    site.bootwire()
+
+
+def elsewhere(site: Site) -> None:
+    site.dhcp(*HTTP_BOOT, f"--dhcp-boot=tag:http,http://{OTHER}:8000/moved.efi")
+    site.nginx(f"location = /moved.efi {{ return 302 http://{OTHER}:8000/boot.efi; }}")
     site.bootwire()
 
 
@@ -379,6 +401,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault("no DHCP server", "Bootwire is alone on the network", "no-dhcp-server", "no-dhcp-server", "bios", alone),
     Fault("no free address", "BusyBox's udhcpd has one address, and it is another machine's", "no-dhcp-server",
           "no-dhcp-server", "uefi", exhausted),
+    Fault("address of another host", "dnsmasq (--no-ping) hands out an address that a host has", "",
+          "duplicate-address", "uefi", duplicate,
+          "it boots: Bootwire's host believes whose question it heard last, and that is the machine's"),
+    Fault("lease refused", "a second DHCP server refuses the first one's addresses (NAK)", "lease-refused",
+          "lease-refused", "uefi", refused),
     Fault("no subnet mask", "BusyBox's udhcpd sends no option 1", "offer-without-mask", "offer-without-mask", "uefi",
           without_mask),
     Fault("TFTP requests dropped", "a firewall drops what goes to UDP port 69", "no-tftp-request", "tftp-replies-lost",
@@ -454,6 +481,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("HTTP Boot file of no known type", "a URL without .efi, of a server that does not say application/efi",
           "http-wrong-type", "http-wrong-type", "uefi-http",
           beside(*HTTP_BOOT, f"--dhcp-boot=tag:http,http://{OURS}/files/boot", mode="off")),
+    Fault("HTTP Boot sent elsewhere", "the DHCP server names a URL that answers with a redirection", "second-server",
+          "http-redirect", "uefi-http", elsewhere),
     Fault("relay without Bootwire", "the relay agent asks the DHCP server alone", "", "relay-not-to-us", "bios",
           behind(NETWORK), "Bootwire is never asked: no packet of the machine comes to it"),
     Fault("answers to the relay dropped", "a firewall drops what Bootwire sends to the relay agent", "relay-drops",
@@ -463,3 +492,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault("wrong router", "behind a router, option 3 is nobody's address", "no-tftp-request", "arp-unanswered", "bios",
           behind(NETWORK, OURS, router="10.8.0.99")),
 )  # fmt: skip
+
+SECURE_BOOT = Fault(
+    "unsigned loader", "OVMF in QEMU, with Microsoft's keys and Secure Boot on, gets iPXE, which nobody signed",
+    "loader-refused", "secure-boot-unsigned", "uefi", lambda site: None,
+)  # fmt: skip
+"""Made by tests/e2e/test_fault_drill.py: no persona refuses a loader by its signature."""

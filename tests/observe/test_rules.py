@@ -94,7 +94,7 @@ STORIES: dict[str, tuple[str, Story]] = {
     "initrd-missing": ("stuck", (*KERNEL, (7, facts.NotFound(MAC, "http", "initrd/0", IP, "no such file")))),
     "kernel-refused": ("stuck", KERNEL),
     "kernel-dies": ("stuck", (*KERNEL, (7, HANDED_OVER), (37, discover()))),
-    "started-over": ("stuck", (*LOADED, (6, discover()))),
+    "started-over": ("stuck", (*SCRIPT, (6, discover()))),
 }  # fmt: skip
 
 
@@ -150,6 +150,14 @@ def test_with_dhcp_left_alone_what_a_machine_does_with_our_files_counts() -> Non
     missing = (*began, (2, facts.NotFound(MAC, "http", "files/no.efi", IP, "no such file")))
     assert [judged(began, 20), judged(began, 60)[0].cause] == [[], "declined"]
     assert judged(missing)[0].cause == "file-missing"
+
+
+@pytest.mark.parametrize(
+    ("loader", "cause"), [(LOADER, "loader-refused"), ("bios/undionly.kpxe", "wrong-architecture")]
+)
+def test_a_firmware_that_asks_anew_once_it_has_its_loader_did_not_start_it(loader: str, cause: str) -> None:
+    story: Story = (*BEGUN, (2, fetched(loader)), (4, discover()))
+    assert judged(story, 0)[0].cause == cause
 
 
 def test_a_script_that_fetches_the_kernel_again_could_not_start_it() -> None:

@@ -172,3 +172,8 @@ def test_a_name_in_the_uri_needs_a_dns_server_in_the_dhcp_offer():
     plain, dns, named = offer(**LEASE), offer(DNS, **LEASE), offer(HTTP, file=NAMED)
     assert uefi_http.select([plain, named]) is None
     assert uefi_http.select([dns, named]) == dhcp.Choice(dns, named)
+
+
+def test_uefi_http_boot_follows_nobody_elsewhere() -> None:
+    request = uefi_http._request("http://192.0.2.1/a.efi", "GET")
+    assert (request.redirects, request.idle) == (0, uefi_http.IDLE)

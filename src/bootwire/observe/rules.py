@@ -431,7 +431,12 @@ def kernel_refused(boot: Boot) -> Finding:
 
 
 def started_over(boot: Boot, quiet: float) -> Finding:
-    """A new boot began, and no rule knows why this one had not ended."""
+    """A new boot began, and no rule knows why this one had not ended.
+
+    Firmware that has its loader whole and asks anew has refused it, or seen it end: nobody needs to wait for more.
+    """
+    if _loaded(boot) and not _lives(boot):
+        return _found("stuck", CAUSES["wrong-architecture" if _foreign(boot) else "loader-refused"], boot, quiet)
     return _found("stuck", CAUSES["started-over"], boot, quiet)
 
 

@@ -202,7 +202,7 @@ def _request(uri: str, method: str) -> HttpGet:
     """Host is the name alone, whatever the port (HttpBootClient.c, HttpBootGetBootFile)."""
     host = urllib.parse.urlsplit(uri).hostname or ""
     headers = (("Host", host), ("Accept", "*/*"), ("User-Agent", "UefiHttpBoot/1.0"))
-    return HttpGet(uri, headers, "HEAD" if method == "HEAD" else "GET", IDLE)
+    return HttpGet(uri, headers, "HEAD" if method == "HEAD" else "GET", idle=IDLE)
 
 
 def _unreachable(failure: NotFetched) -> Stopped:
