@@ -201,3 +201,14 @@ def test_an_installer_that_fetches_its_answers_or_reports_is_a_sign_of_life() ->
     for fact in (document, installed):
         assert fold(*WHOLE, (20.0, fact)).all()[0].stage == "alive"
     assert fold(*WHOLE, (6.1, installed)).all()[0].stage == "hand-over"  # it counts as installed since it handed over
+
+
+def test_a_file_that_went_out_a_moment_before_its_address_was_told_belongs_to_the_boot() -> None:
+    boots = Boots()
+    early = facts.NotFound("", "tftp", "nosuch.0", IP, "no such file")
+    for second, fact in ((0, discover()), (1.0, early), (1.001, facts.AddressSeen(MAC, IP, "10.0.0.254"))):
+        boots.take(Record(second, round(second * 1e9), fact))
+    assert boots.all()[0].missing == ["nosuch.0"]
+    boots.take(Record(9, 9 * 10**9, facts.NotFound("", "tftp", "other.0", "10.0.0.99", "no such file")))
+    boots.take(Record(19, 19 * 10**9, facts.AddressSeen(MAC, "10.0.0.99", "10.0.0.254")))
+    assert boots.all()[0].missing == ["nosuch.0"]

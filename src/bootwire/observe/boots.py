@@ -30,6 +30,10 @@ TRANSFERS = 256
 CONSOLE = 40
 """The last lines of a machine's console that a verdict may quote from."""
 
+EARLY = 64
+EARLY_NS = 2_000_000_000
+"""Records, nanoseconds: of files that went to an address of which it is not known yet whose it is."""
+
 CAME_BACK: float = 180.0
 """Seconds: a machine that is back at its firmware so soon after its kernel started has not booted (a kernel that cannot
 mount its root waits 0 s to reboot, a watchdog 60 to 120 s; an installer takes longer)."""
@@ -194,6 +198,7 @@ class Boots:
         self._at: OrderedDict[str, str] = OrderedDict()  # address -> machine
         self._open: dict[int, Boot] = {}  # by number: those that a rule may still say something about
         self._next = first
+        self._early: deque[Record] = deque(maxlen=EARLY)  # of files, for an address that is nobody's yet
         self._refusal = (-(10**18), "")  # of an image, for whoever had asked for it
         self._leases_seen = -(10**18)  # monotonic ns: when any machine was last given an address
         self.changed: dict[int, Boot] = {}
@@ -205,6 +210,8 @@ class Boots:
             self._refusal = (record.at, f"{fact.name}: {fact.because}")
         machine = fact.machine or self._machine_of(fact)
         if not machine:
+            if isinstance(fact, _OF_FILES):
+                self._early.append(record)
             return []
         boot = self._current.get(machine)
         if isinstance(fact, Verdict):
@@ -236,11 +243,13 @@ class Boots:
             told.append(self._say(boot, rules.kernel_refused(boot)))
         elif not boot.verdict:
             self._open[boot.number] = boot
+        if isinstance(fact, facts.AddressSeen) and self._early:
+            told += self._catch_up(fact.address, record.at)
         return told
 
     def knows(self, fact: Fact) -> bool:
         """Whether a fact is about a machine, or an image that one may wait for: all that `take` looks at."""
-        return bool(fact.machine or self._machine_of(fact)) or isinstance(fact, facts.ImageRefused)
+        return isinstance(fact, (*_OF_FILES, facts.ImageRefused)) or bool(fact.machine or self._machine_of(fact))
 
     def tick(self, now: int) -> list[Verdict]:
         """What can be said by now (monotonic nanoseconds) of boots of which nothing more was heard."""
@@ -288,6 +297,12 @@ class Boots:
                 return
 
     # --- parts --------------------------------------------------------------------------------------------------
+
+    def _catch_up(self, address: str, now: int) -> list[Verdict]:
+        """Files go through another loop than DHCP, which may tell of an address a moment later than of its files."""
+        early, self._early = self._early, deque(maxlen=EARLY)
+        mine = [one for one in early if getattr(one.fact, "peer", "") == address and now - one.at < EARLY_NS]
+        return [verdict for one in mine for verdict in self.take(one)]
 
     def _begin(self, machine: str, record: Record) -> Boot:
         if len(self._boots) == self._boots.maxlen:
@@ -383,6 +398,11 @@ _BEGINS_NONE = (
     facts.BootinfoAsked, facts.BootinfoAnswered, facts.OrderSent, facts.OrderEnded, facts.FellSilent,
     facts.ReportReceived, facts.ProgramSaid, facts.StateChanged, facts.DocumentServed, facts.ImageFetched,
     facts.ImageRefused, facts.FleetLoaded,
+)  # fmt: skip
+
+
+_OF_FILES = (
+    facts.TransferStarted, facts.TransferDone, facts.TransferFailed, facts.SizeProbed, facts.NotFound,
 )  # fmt: skip
 
 
