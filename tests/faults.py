@@ -180,7 +180,7 @@ def _end(server: Server) -> None:
 
 
 NGINX = """
-daemon off; pid {folder}/nginx.pid; error_log {folder}/log; events {{}}
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/log; events {{}}
 http {{
   access_log off; default_type application/octet-stream;
   client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
@@ -204,8 +204,12 @@ http.server.ThreadingHTTPServer(("10.9.0.4", 8000), Service).serve_forever()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @dataclass(frozen=True, slots=True)
