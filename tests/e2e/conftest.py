@@ -13,6 +13,7 @@ from bootwire.serve import loaders
 from lab_bench import Bench
 
 CHECKOUT = Path(__file__).parents[2]
+FETCHED = ("blobs", "debs", "lists", "packages")  # of a state directory: what is only ever added to
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,16 @@ def state() -> Path:
     place = Path(os.environ.get("BOOTWIRE_TEST_STATE") or CHECKOUT / ".cache" / "state")
     found, advice = loaders.ready(place)
     assert not loaders.missing(found), advice
-    return place
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if not worker:
+        return place
+    own = place.with_name(f"{place.name}-{worker}")  # a server's door and records are not those of another worker's
+    own.mkdir(exist_ok=True)
+    for name in FETCHED:
+        (place / name).mkdir(exist_ok=True)
+        if not (own / name).is_symlink():
+            (own / name).symlink_to(place / name)
+    return own
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from bootwire.serve.ports import owners
 from namespaces import Namespace, dnsmasq, lan
 from product import ROOT, Server
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.waits]
 
 
 @pytest.fixture

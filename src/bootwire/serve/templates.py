@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT = 4 << 20  # characters that may come out: an autoinstall document with its scripts is some 100 KB
 MAX_RANGE = 10_000  # steps of one range()
-SECONDS = 0.5  # that one template may take; a thousandth is usual
+SECONDS = 0.5  # of processor time that one template may take; a thousandth is usual
 MAX_NUMBER = 1 << 16  # of a power in a template
 MAX_BITS = 4096  # of a product; Python writes out numbers of 4,300 digits at most
 MAX_REPEATED = 1 << 16  # characters or elements that a repetition makes
@@ -68,7 +68,7 @@ class Templates:
         out: list[str] = []
         size = 0
         before = sys.gettrace()
-        until = time.monotonic() + SECONDS
+        until = time.thread_time() + SECONDS
         _purse.begin(until)
         sys.settrace(_watch(until))
         try:
@@ -123,7 +123,7 @@ class _Purse(threading.local):
         self._left -= characters
         if self._left < 0:
             raise BadTemplate(f"more than {MAX_MADE >> 20} million characters are made on the way")
-        if time.monotonic() > self._until:
+        if time.thread_time() > self._until:
             raise BadTemplate(_LATE)
 
     def pay(self, value: object) -> None:
@@ -153,12 +153,12 @@ def _watch(until: float) -> Callable[[FrameType, str, Any], Any]:
     """A trace function (sys.settrace) that ends a template's loops when its time is over."""
 
     def line(frame: FrameType, event: str, _: Any) -> Any:
-        if time.monotonic() > until:
+        if time.thread_time() > until:
             raise BadTemplate(_LATE)
         return line
 
     def call(frame: FrameType, event: str, _: Any) -> Any:
-        if time.monotonic() > until:
+        if time.thread_time() > until:
             raise BadTemplate(_LATE)
         return line if frame.f_code.co_filename == "<template>" else None
 
