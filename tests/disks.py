@@ -60,7 +60,7 @@ say:    pushw   %dx
         outb    %al, %dx
         popw    %dx
         ret
-text:   .asciz  "MARK "
+text:   .asciz  "............ MARK " # what was said last through the BIOS may come out only now, among the dots
         .org    510
         .word   0xAA55
 """

@@ -243,7 +243,7 @@ def test_five_machines_from_one_file(fleet: Fleet, tmp_path: Path) -> None:
     assert "armed" in fleet.command("arm", MACS["installs"], "--tries", "1")
     installing = fleet.on("installs", "bios", *drive(empty))
     over_pxe = fleet.on("uefi", "uefi")
-    assert fleet.bench.token in fleet.bench.said(installing, r"Kernel command line: .*")
+    assert fleet.bench.token in fleet.bench.said(installing, r"Kernel command line: .*\n")
     fleet.bench.said(installing, f"{initrd.MARK} installed")
     assert installing.wait_end(30)
     cmdline = fleet.cmdline(over_pxe)

@@ -56,7 +56,7 @@ class DhcpServer:
 
 _DNSMASQ = (
     "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--log-facility=-", "--log-dhcp",
-    "--port=0",
+    "--port=0", "--pid-file=",
 )  # fmt: skip
 
 
