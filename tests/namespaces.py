@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from bootwire.serve.interfaces import interfaces
@@ -99,22 +100,29 @@ def lan(hosts: int) -> Iterator[list[Namespace]]:
 
 
 @contextlib.contextmanager
-def dnsmasq(where: Namespace, *options: str) -> Iterator[int]:
-    """dnsmasq as a DHCP server for 10.9.0.100 to .200, on all addresses, as it is installed; its pid."""
-    process = where.start(
-        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file=",
-        "--leasefile-ro", "--dhcp-range=10.9.0.100,10.9.0.200", "--no-ping", "--log-facility=-", *options,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def listening(where: Namespace, port: tuple[str, int], *command: str, cwd: Path | None = None) -> Iterator[int]:
+    """A program there, from when it listens on ("udp", 67) to the end of the block; its pid."""
+    process = where.start(*command, cwd=cwd, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 10
-        while not where.call(lambda: owners("udp", 67)):
-            assert time.monotonic() < until, "dnsmasq did not start"
+        while not where.call(lambda: owners(*port)):
+            assert time.monotonic() < until, f"{command[0]} did not start"
             time.sleep(0.02)
         yield process.pid
     finally:
         process.terminate()
         process.wait(10)
+
+
+@contextlib.contextmanager
+def dnsmasq(where: Namespace, *options: str) -> Iterator[int]:
+    """dnsmasq as a DHCP server for 10.9.0.100 to .200, on all addresses, as it is installed; its pid."""
+    with listening(
+        where, ("udp", 67),
+        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file=",
+        "--leasefile-ro", "--dhcp-range=10.9.0.100,10.9.0.200", "--no-ping", "--log-facility=-", *options,
+    ) as pid:  # fmt: skip
+        yield pid
 
 
 def _leave() -> int:

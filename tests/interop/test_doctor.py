@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from bootwire.serve.ports import owners
-from namespaces import Namespace, dnsmasq, lan
+from namespaces import Namespace, dnsmasq, lan, listening
 from product import ROOT, Server
 
 pytestmark = [pytest.mark.interop, pytest.mark.waits]
@@ -203,16 +202,9 @@ def nginx(where: Namespace, root: Path, state: Path, more: str = "") -> Iterator
         "events {}\nhttp { access_log off; default_type application/octet-stream; "
         f"server {{ listen 80; root {root}; {more} }} }}\n"
     )
-    process = where.start("nginx", "-c", str(state / "nginx.conf"), "-e", str(state / "error.log"))
-    try:
-        until = time.monotonic() + 10
-        while not where.call(lambda: owners("tcp", 80)):
-            assert time.monotonic() < until, "nginx did not start"
-            time.sleep(0.02)
+    command = ("nginx", "-c", str(state / "nginx.conf"), "-e", str(state / "error.log"))
+    with listening(where, ("tcp", 80), *command):
         yield
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def test_somebody_else_has_the_address(hosts: list[Namespace]) -> None:
@@ -299,19 +291,12 @@ def test_no_way_to_a_boot_server_elsewhere(hosts: list[Namespace], option: str, 
 def names(where: Namespace, *records: str) -> Iterator[None]:
     """dnsmasq as a name server alone, which knows these names."""
     addresses = [f"--address={record}" for record in records]
-    process = where.start(
+    with listening(
+        where, ("udp", 53),
         "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
-        "--pid-file=", *addresses, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        until = time.monotonic() + 10
-        while not where.call(lambda: owners("udp", 53)):
-            assert time.monotonic() < until, "no name server"
-            time.sleep(0.02)
+        "--pid-file=", *addresses,
+    ):  # fmt: skip
         yield
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def test_name_servers_that_disagree_and_one_that_is_not_there(hosts: list[Namespace]) -> None:
@@ -361,18 +346,10 @@ def test_clocks_that_are_wrong(hosts: list[Namespace], tmp_path: Path) -> None:
     """An HTTP server three days behind, a time server two and a half hours ahead, and one that is silent."""
     network, ours, client = hosts
     (tmp_path / "boot.ipxe").write_text("#!ipxe\nexit\n")
-    process = ours.start(sys.executable, "-c", CLOCKS, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 10
-        while not ours.call(lambda: owners("tcp", 80)):
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        options = ("--dhcp-option=42,10.9.0.2,10.9.0.1", "--dhcp-boot=http://10.9.0.2/boot.ipxe")
-        with dnsmasq(network, *options):
-            _, report = examined(client, "--as", "ipxe")
-    finally:
-        process.terminate()
-        process.wait(10)
+    options = ("--dhcp-option=42,10.9.0.2,10.9.0.1", "--dhcp-boot=http://10.9.0.2/boot.ipxe")
+    clocks = listening(ours, ("tcp", 80), sys.executable, "-c", CLOCKS, cwd=tmp_path)
+    with clocks, dnsmasq(network, *options):
+        _, report = examined(client, "--as", "ipxe")
     told = sorted(one["because"] for one in report["findings"] if one["cause"] == "clock-skew")
     assert len(told) == 2, report["clocks"]
     assert "(HTTP) is 3 days behind" in told[0]

@@ -114,7 +114,6 @@ DHCP_SERVERS = {
         DhcpServer("kea", "Kea", "kea-dhcp4", "kea-dhcp4-server", _kea),
     )
 }
-RELAYS = ("dhcrelay", "dnsmasq")
 
 
 def start_relay(
