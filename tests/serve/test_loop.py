@@ -101,6 +101,114 @@ def test_a_loop_with_nothing_to_do_sleeps(loop: Loop):
     assert time.thread_time() - before < 0.1
 
 
+class Crowd:
+    """Pairs of sockets in a loop: every message that comes is answered by `answer(index)` messages to the others."""
+
+    def __init__(self, loop: Loop, size: int, *, rounds: int) -> None:
+        self.loop, self.rounds = loop, rounds
+        self.pairs = [socket.socketpair(type=socket.SOCK_DGRAM) for _ in range(size)]
+        self.taken = [0] * size
+        self.crowded = 0  # messages that were taken while the loop looked with poll
+        for index, (near, _far) in enumerate(self.pairs):
+            near.setblocking(False)
+            loop.watch(near.fileno(), IN | EDGE, self.taker(index), often=True)
+
+    def taker(self, index: int):
+        near, far = self.pairs[index]
+
+        def take(_events: int, _now: Ns) -> None:
+            near.recv(10)
+            self.taken[index] += 1
+            self.crowded += self.loop.crowded
+            if self.taken[index] < self.rounds:
+                far.send(b"again")
+
+        return take
+
+    def begin(self) -> None:
+        for _near, far in self.pairs:
+            far.send(b"first")
+
+    def close(self) -> None:
+        for near, far in self.pairs:
+            self.loop.unwatch(near.fileno())
+            near.close()
+            far.close()
+
+
+@pytest.mark.parametrize(("size", "moves"), [(7, False), (20, True), (256, True), (257, False)])
+def test_a_busy_crowd_is_looked_at_with_poll_and_nothing_gets_lost_on_the_way(loop: Loop, size: int, moves: bool):
+    crowd = Crowd(loop, size, rounds=200)
+    crowd.begin()
+    loop.at(loop.now + 5000 * MS, lambda now: loop.stop())
+
+    def look(now: Ns) -> None:
+        loop.stop() if min(crowd.taken) == 200 else loop.at(now + 1 * MS, look)
+
+    loop.at(loop.now, look)
+    loop.run()
+    assert crowd.taken == [200] * size
+    assert (crowd.crowded > 0) == moves
+    crowd.close()
+
+
+def test_in_a_crowd_everybody_else_is_served_too(loop: Loop):
+    """A descriptor that is not of the crowd, calls from other threads, timers, and one that leaves and comes again."""
+    crowd = Crowd(loop, 20, rounds=1_000_000)
+    near, far = socket.socketpair(type=socket.SOCK_DGRAM)
+    served: list[str] = []
+
+    def other(_events: int, _now: Ns) -> None:
+        served.append(near.recv(10).decode())
+        loop.unwatch(crowd.pairs[0][0].fileno())  # and what has come for it is not asked for any more
+        frozen = crowd.taken[0]
+        loop.call_soon(lambda: served.append("soon"))
+        loop.at(loop.now + 5 * MS, lambda now: again(frozen))
+
+    def again(frozen: int) -> None:
+        served.append("timer" if crowd.taken[0] == frozen else "called after unwatch")
+        loop.watch(crowd.pairs[0][0].fileno(), IN | EDGE, crowd.taker(0), often=True)
+        loop.at(loop.now + 5 * MS, lambda now: done(frozen))
+
+    def done(frozen: int) -> None:
+        served.append("back" if crowd.taken[0] > frozen and loop.crowded else "not back")
+        loop.stop()
+
+    def as_soon_as_crowded(now: Ns) -> None:
+        far.send(b"other") if loop.crowded else loop.at(now + 1 * MS, as_soon_as_crowded)
+
+    loop.watch(near.fileno(), IN, other)
+    loop.at(loop.now, as_soon_as_crowded)
+    loop.at(loop.now + 5000 * MS, lambda now: loop.stop())
+    crowd.begin()
+    loop.run()
+    assert served == ["other", "soon", "timer", "back"]
+    crowd.close()
+    near.close()
+    far.close()
+
+
+def test_a_crowd_that_has_calmed_down_waits_in_the_epoll_again(loop: Loop):
+    crowd = Crowd(loop, 20, rounds=200)
+    crowd.begin()
+    calm: list[bool] = []
+
+    def late(now: Ns) -> None:
+        calm.append(loop.crowded)
+        crowd.rounds = 0  # one more each, answered by nobody
+        crowd.begin()
+        loop.at(now + 50 * MS, lambda now: loop.stop())
+
+    loop.at(loop.now + 300 * MS, late)
+    before = time.thread_time()
+    loop.run()
+    assert calm == [False]
+    assert crowd.crowded > 0
+    assert crowd.taken == [201] * 20
+    assert time.thread_time() - before < 0.2  # and sleeps
+    crowd.close()
+
+
 def test_close_gives_every_descriptor_back():
     before = len(os.listdir("/proc/self/fd"))
     Loop().close()

@@ -26,7 +26,7 @@ from bootwire.facts import (
 from bootwire.serve.content import Content, Peer
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.loop import Loop
-from bootwire.serve.tftp import Limits, TftpServer
+from bootwire.serve.tftp import Limits, TftpServer, _Transfer
 from bootwire.wire import tftp as wire
 from tftp_rig import LOOPBACK, client, fetch, serving, silent
 
@@ -457,6 +457,29 @@ def test_images_are_shared_and_bounded():
         for name, seed in ((b"f", 1), (b"f", 1), (b"g", 2), (b"g", 2), (b"f", 1)):
             assert fetch(rig.at, Wanted(name, block_size=1468, window=8)).body == blob(1_000_000, seed)
             assert rig.server.images.octets <= 1_500_000
+
+
+def test_what_ends_before_its_answer_has_left_sends_nothing_more():
+    """A block goes out when all ACKs of a look were read; here the transfer ends in between."""
+    with serving({b"f": bytes(10_000)}) as rig, client() as sock:
+        fetch(rig.at, Wanted(b"f"))
+        fetch(rig.at, Wanted(b"f"))  # the second makes an image, which later ones are answered from
+        answer = rig.server.answer
+
+        def ended_meanwhile(transfer: _Transfer, block: memoryview) -> None:
+            answer(transfer, block)
+            transfer.give_up("ended meanwhile", rig.loop.now, tell=False)
+
+        rig.server.answer = ended_meanwhile
+        sock.sendto(b"\0\1f\0octet\0", rig.at)
+        _first, tid = sock.recvfrom(600)
+        sock.sendto(b"\0\4\0\1", tid)
+        second, tid = sock.recvfrom(600)  # not from the image yet
+        assert second[:4] == b"\0\3\0\2"
+        sock.sendto(b"\0\4\0\2", tid)
+        assert rig.wait_for(TransferFailed)[0].because == "ended meanwhile"
+        assert silent(sock)
+        assert rig.server.counts.send_errors == 0
 
 
 def test_a_second_server_cannot_take_the_port():

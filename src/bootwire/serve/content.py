@@ -54,10 +54,9 @@ class Content:
     machine: str = ""
     still: Callable[[], bool] | None = field(default=None, repr=False)
     again: Callable[[Peer], str | None] | None = field(default=None, repr=False)
-    shared: bool = field(default=False, repr=False)  # the fd belongs to somebody else: close leaves it open
 
     def close(self) -> None:
-        if self.fd >= 0 and not self.shared:
+        if self.fd >= 0:
             os.close(self.fd)
         self.fd = -1
 

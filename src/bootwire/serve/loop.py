@@ -1,4 +1,9 @@
-"""The transfer loop: one epoll and one timer heap in one thread. Not asyncio: docs/concepts/performance.md has why.
+"""The transfer loop: one epoll, one poll and one timer heap in one thread. Not asyncio, and
+docs/concepts/performance.md says why.
+
+Descriptors wait in the epoll. Those watched `often` move to the poll while many of them are ready at every look: what
+comes for one in an epoll costs its sender the epoll's lock and a place in its list, which two processors then hand to
+and fro; in a poll it costs the sender nothing, but every look costs some 25 ns for each descriptor, ready or not.
 
 Callbacks run to completion and may not block. An exception that escapes a callback is our own mistake: it is handed
 to `on_error` and the loop goes on, so that one bad transfer never stops the others.
@@ -32,6 +37,13 @@ ROUND: Final = 128
 """Descriptors served before timers and calls from elsewhere get their turn. With a thousand ready at once, a round of
 all of them would take 25 ms, and what the kernel touched first would have left the processor's cache meanwhile."""
 
+CROWD: Final = range(8, 257)
+"""How many descriptors watched `often` may be looked at with poll: with fewer there is nothing to win, with more a look
+takes too long."""
+LOOKS: Final = 32
+"""After so many looks it is counted how many were ready: a tenth of them at each, and they move to the poll; half as
+many, and they move back. A move costs 1 us for each; empty looks come once in 1 to 6 us."""
+
 
 def print_error(error: BaseException) -> None:
     """Show our own mistake on stderr, with its traceback."""
@@ -54,20 +66,39 @@ class Loop:
     """Descriptors and timers. Everything but `call_soon` and `stop` is for the loop's own thread."""
 
     def __init__(self, on_error: Callable[[BaseException], None] = print_error) -> None:
-        self._epoll = select.epoll()
+        self._epoll, self._poll = select.epoll(), select.poll()
         self._callbacks: dict[int, Callable[[int, Ns], None]] = {}
+        self._often: dict[int, int] = {}  # descriptors and events; in the poll if _crowded, else in the epoll
+        self._crowded = False
+        self._looks = self._found = 0  # since it was counted last, and what they found
         self._timers: list[tuple[Ns, int, Timer]] = []  # a heap; the number keeps comparing away from Timer
-        self._count = itertools.count()
+        self._number = itertools.count()
         self._soon: deque[Callable[[], None]] = deque()
         self._on_error = on_error
         self._running = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wake, IN)
+        self.watch(self._wake, IN, self._on_wake)
+        self._callbacks[self._epoll.fileno()] = self._on_others
+        self._poll.register(self._epoll.fileno(), IN)
         self.now: Ns = time.monotonic_ns()
 
-    def watch(self, fd: int, events: int, callback: Callable[[int, Ns], None]) -> None:
-        """Call `callback(events, now)` whenever `fd` is ready. Level-triggered unless EDGE is in `events`."""
-        self._epoll.register(fd, events)
+    @property
+    def crowded(self) -> bool:
+        """Whether what is watched `often` is looked at with poll just now."""
+        return self._crowded
+
+    def watch(self, fd: int, events: int, callback: Callable[[int, Ns], None], *, often: bool = False) -> None:
+        """Call `callback(events, now)` whenever `fd` is ready. Level-triggered unless EDGE is in `events`.
+
+        often  it may be ready again and again within microseconds, and many like it. Level- or edge-triggered then, as
+               the loop sees fit; not for `rewatch`
+        """
+        if often and self._crowded:
+            self._poll.register(fd, events & ~EDGE)
+        else:
+            self._epoll.register(fd, events)
+        if often:
+            self._often[fd] = events
         self._callbacks[fd] = callback
 
     def rewatch(self, fd: int, events: int) -> None:
@@ -76,13 +107,14 @@ class Loop:
     def unwatch(self, fd: int) -> None:
         """Forget `fd`; call it before closing. Events already fetched for it are dropped."""
         if self._callbacks.pop(fd, None) is not None:
-            with contextlib.suppress(OSError):
-                self._epoll.unregister(fd)
+            often = self._often.pop(fd, None) is not None
+            with contextlib.suppress(OSError, KeyError):
+                (self._poll if often and self._crowded else self._epoll).unregister(fd)
 
     def at(self, due: Ns, callback: Callable[[Ns], None]) -> Timer:
         """Call `callback(now)` once, at `due` or soon after."""
         timer = Timer(callback)
-        heapq.heappush(self._timers, (due, next(self._count), timer))
+        heapq.heappush(self._timers, (due, next(self._number), timer))
         return timer
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -92,7 +124,7 @@ class Loop:
             os.eventfd_write(self._wake, 1)
 
     def next(self, callback: Callable[[], None]) -> None:
-        """Run `callback` after the next look at the descriptors. From the loop's own thread."""
+        """Run `callback` after the callbacks of all that the last look found. From such a callback, or a timer's."""
         self._soon.append(callback)
 
     def stop(self) -> None:
@@ -105,33 +137,24 @@ class Loop:
 
     def run(self) -> None:
         self._running = True
-        callbacks, epoll, clock = self._callbacks, self._epoll, time.monotonic_ns
+        look, clock = self._look, time.monotonic_ns
         eager = False  # the last events came so soon that the next ones may
         while self._running:
             try:
-                ready = epoll.poll(0, ROUND) if eager or self._soon else ()
+                ready = look(0) if eager or self._soon else []
                 if not ready and not self._soon:
                     waiting = clock()
                     while eager and not ready and clock() - waiting < EAGER:
-                        ready = epoll.poll(0, ROUND)
+                        ready = look(0)
                     if not ready:
-                        ready = epoll.poll(self._patience(), ROUND)
+                        ready = look(self._patience())
                     eager = clock() - waiting < EAGER
             except OSError as error:  # EINTR is retried by Python itself; anything else is our mistake
                 if error.errno != errno.EINTR:
                     raise
                 continue
             self.now = now = clock()
-            for fd, events in ready:
-                callback = callbacks.get(fd)
-                if callback is not None:
-                    try:
-                        callback(events, now)
-                    except Exception as error:
-                        self._on_error(error)
-                elif fd == self._wake:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(fd)
+            self._call(ready, now)
             if self._soon:
                 self._run_soon()
             if self._timers:
@@ -140,6 +163,52 @@ class Loop:
     def close(self) -> None:
         self._epoll.close()
         os.close(self._wake)
+
+    def _look(self, patience: float) -> list[tuple[int, int]]:
+        """Descriptors and events that are ready within so many seconds, -1 for any time."""
+        ready = self._poll.poll(patience * 1000) if self._crowded else self._epoll.poll(patience, ROUND)
+        self._found += len(ready)
+        self._looks += 1
+        if self._looks == LOOKS:
+            self._count()
+        return ready
+
+    def _count(self) -> None:
+        """See whether what is watched `often` belongs in the epoll or in the poll, and move it there."""
+        often, share = len(self._often), LOOKS * len(self._often) // (20 if self._crowded else 10)
+        crowded = often in CROWD and self._found >= share
+        self._looks = self._found = 0
+        if crowded == self._crowded:
+            return
+        self._crowded = crowded
+        for fd, events in self._often.items():
+            try:
+                if crowded:
+                    self._epoll.unregister(fd)
+                    self._poll.register(fd, events & ~EDGE)
+                else:
+                    self._poll.unregister(fd)
+                    self._epoll.register(fd, events)  # which tells what is ready already
+            except OSError as error:
+                self._on_error(error)
+
+    def _call(self, ready: list[tuple[int, int]], now: Ns) -> None:
+        callbacks = self._callbacks
+        for fd, events in ready:
+            callback = callbacks.get(fd)
+            if callback is not None:
+                try:
+                    callback(events, now)
+                except Exception as error:
+                    self._on_error(error)
+
+    def _on_others(self, _events: int, now: Ns) -> None:
+        """In a look at the poll: there is something in the epoll, too."""
+        self._call(self._epoll.poll(0, ROUND), now)
+
+    def _on_wake(self, _events: int, _now: Ns) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
 
     def _patience(self) -> float:
         """Seconds to sleep; -1 is for ever. Rounded up to a whole millisecond, as epoll counts."""
