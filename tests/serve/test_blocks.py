@@ -95,6 +95,20 @@ def test_images_over_the_limit_push_out_the_least_recently_borrowed_that_nobody_
     assert images.octets == first.cost + third.cost
 
 
+def test_an_image_that_somebody_else_had_made_is_joined():
+    images = Images()
+    octets = held(BODY)
+    assert images.join(octets, 1468) is None
+    images.borrow(octets, 1468)
+    assert images.join(octets, 1468) is None  # nobody has one yet
+    image = images.borrow(octets, 1468)
+    assert images.join(octets, 1468) is image
+    assert image is not None
+    assert image.users == 2
+    assert images.join(octets, 512) is None
+    assert images.join(held(BODY, None), 1468) is None
+
+
 def test_what_has_no_key_or_is_long_or_tiny_gets_no_image():
     images = Images(each=50_000)
     for octets in (held(BODY[:40_000], None), held(BODY), held(BODY[:2000])):
@@ -136,6 +150,26 @@ def test_a_file_that_has_grown_since_it_was_looked_up_is_not_begun(on_disk: tupl
         file.write(b"more")
     with pytest.raises(Changed):
         Octets(content)
+
+
+def test_an_image_from_disk_has_the_same_datagrams(on_disk: tuple[Path, Content]):
+    _path, content = on_disk
+    for block_size in (8, 512, 1468, 65464):  # more pieces than one read takes, and fewer
+        image = Image("key", len(BODY), block_size)
+        wanted = datagrams(BODY, block_size)
+        image.fill(Octets(content), len(wanted))
+        assert bytes(image.view) == b"".join(wanted)
+        assert image.ready >= len(image.view)
+
+
+def test_an_image_stops_where_the_file_was_cut(on_disk: tuple[Path, Content]):
+    path, content = on_disk
+    octets = Octets(content)
+    os.truncate(path, 50_000)
+    image = Image("key", len(BODY), 8)
+    with pytest.raises(Changed):
+        image.fill(octets, len(BODY) // 8)
+    assert image.made * 8 <= 50_000
 
 
 def test_an_image_stops_at_a_change(on_disk: tuple[Path, Content]):

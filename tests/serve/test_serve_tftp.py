@@ -26,7 +26,7 @@ from bootwire.facts import (
 from bootwire.serve.content import Content, Peer
 from bootwire.serve.files import PublishedDirectory
 from bootwire.serve.loop import Loop
-from bootwire.serve.tftp import Limits, TftpServer, _Transfer
+from bootwire.serve.tftp import Limits, TftpServer
 from bootwire.wire import tftp as wire
 from tftp_rig import LOOPBACK, client, fetch, serving, silent
 
@@ -444,6 +444,29 @@ def test_a_netascii_block_can_end_between_two_octets_of_one_sign():
         assert wire.find(fetched.options, b"tsize") == b"2000"
 
 
+def test_who_began_alone_goes_on_from_the_image_that_others_had_made():
+    with serving({b"f": blob(300_000)}) as rig, client() as sock:
+        sock.sendto(rrq(blksize=1468), rig.at)
+        _oack, tid = sock.recvfrom(2000)
+        sock.sendto(ack(0), tid)
+        body = sock.recv(2000)[4:]
+        for _ in range(2):
+            assert fetch(rig.at, Wanted(b"f", block_size=1468, window=8)).body == blob(300_000)
+        rig.wait_for(TransferDone, 2)
+        (image,) = rig.server.images._images.values()
+        users = []
+        for block in range(1, 300_000 // 1468 + 1):
+            users.append(image.users)
+            sock.sendto(ack(block), tid)
+            body += sock.recv(2000)[4:]
+        assert body == blob(300_000)
+        assert users[0] == 0
+        assert users[-1] == 1
+        sock.sendto(ack(300_000 // 1468 + 1), tid)
+        rig.wait_for(TransferDone, 3)
+        assert image.users == 0
+
+
 def test_an_image_is_made_when_a_second_transfer_asks():
     with serving({b"f": blob(1_000_000)}) as rig:
         for octets in (0, 1_002_728, 1_002_728):
@@ -462,21 +485,17 @@ def test_images_are_shared_and_bounded():
 def test_what_ends_before_its_answer_has_left_sends_nothing_more():
     """A block goes out when all ACKs of a look were read; here the transfer ends in between."""
     with serving({b"f": bytes(10_000)}) as rig, client() as sock:
-        fetch(rig.at, Wanted(b"f"))
-        fetch(rig.at, Wanted(b"f"))  # the second makes an image, which later ones are answered from
-        answer = rig.server.answer
-
-        def ended_meanwhile(transfer: _Transfer, block: memoryview) -> None:
-            answer(transfer, block)
-            transfer.give_up("ended meanwhile", rig.loop.now, tell=False)
-
-        rig.server.answer = ended_meanwhile
         sock.sendto(b"\0\1f\0octet\0", rig.at)
-        _first, tid = sock.recvfrom(600)
+        first, tid = sock.recvfrom(600)
+        assert first[:4] == b"\0\3\0\1"
+        answer_all = rig.server.answer_all
+
+        def ended_meanwhile() -> None:
+            rig.server.answers[0][0].give_up("ended meanwhile", rig.loop.now, tell=False)
+            answer_all()
+
+        rig.server.answer_all = ended_meanwhile
         sock.sendto(b"\0\4\0\1", tid)
-        second, tid = sock.recvfrom(600)  # not from the image yet
-        assert second[:4] == b"\0\3\0\2"
-        sock.sendto(b"\0\4\0\2", tid)
         assert rig.wait_for(TransferFailed)[0].because == "ended meanwhile"
         assert silent(sock)
         assert rig.server.counts.send_errors == 0

@@ -6,8 +6,10 @@ A source's `take(first, count)` gives `count` whole datagrams from block `first`
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import struct
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bootwire.engine.tftp import FLIGHT_LIMIT, WINDOW_LIMIT
@@ -17,10 +19,14 @@ if TYPE_CHECKING:
     from bootwire.serve.content import Content
 
 FILL: Final = 262_144  # octets of datagrams made ready at a time: a tenth of a millisecond
+PIECES: Final = 1024  # that one read may be scattered to (Linux UIO_MAXIOV)
 IMAGES_LIMIT: Final = 64 << 20  # octets of all images together
 IMAGE_LIMIT: Final = 48 << 20  # octets of one: loaders, kernels, most initrds; longer files are read as they go
+DATA: Final = 3  # the opcode
 ASKED_LIMIT: Final = 256  # keys of files that were asked for once
 NETASCII_LIMIT: Final = 64 << 20  # octets of a file: it has to be read through once to know how long it gets
+
+_pack_header: Final = struct.Struct("!HH").pack_into
 
 
 class Changed(Exception):
@@ -89,20 +95,25 @@ class Image:
         self.stride = block_size + HEADER
         self.cost = size + self._last * HEADER
         # Anonymous memory of its own: committed as it is filled, and given back at once.
-        self.view = memoryview(mmap.mmap(-1, self.cost, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        memory = mmap.mmap(-1, self.cost, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self.view = memoryview(memory)
         self.made = 0  # blocks that can be sent
         self.ready = 0  # octets that can be sent without a call of `fill` soon
         self.users = 0
 
     def fill(self, octets: Octets, upto: int) -> None:
         """Make the blocks up to `upto` ready, and some more. Raises Changed, OSError."""
-        size, stride = self._block_size, self.stride
+        size, stride, view, pack_header = self._block_size, self.stride, self.view, _pack_header
         while self.made < min(upto, self._last):
             first = self.made + 1
-            count = min(max(1, FILL // stride), self._last - self.made)
-            data = frame(octets.read((first - 1) * size, count * size), first, count, size)
+            count = min(max(1, FILL // stride), PIECES, self._last - self.made)
+            begin, end = (first - 1) * stride, (first - 1 + count) * stride
+            for at, block in zip(range(begin, end, stride), range(first, first + count), strict=True):
+                pack_header(view, at, DATA, block & 0xFFFF)
+            octets.read_into([view[at + HEADER : at + stride] for at in range(begin, end, stride)], (first - 1) * size)
             octets.check()
-            self.view[(first - 1) * stride : (first - 1) * stride + len(data)] = data
             self.made += count
             self.ready = (self.made if self.made == self._last else self.made - self.ahead) * stride
 
@@ -139,6 +150,13 @@ class Images:
             del self._asked[key]
         self._images[key] = image
         image.users += 1
+        return image
+
+    def join(self, octets: Octets, block_size: int) -> Image | None:
+        """The image that somebody else has had made meanwhile, to be given back, or None."""
+        image = self._images.get((octets.key, octets.state, block_size)) if octets.key is not None else None
+        if image is not None:
+            image.users += 1
         return image
 
     def give_back(self, image: Image) -> None:
@@ -180,6 +198,17 @@ class Octets:
         if len(octets) < count:
             raise Changed
         return octets
+
+    def read_into(self, pieces: list[memoryview], at: int) -> None:
+        """Fill one after the other with what comes from `at` on. Raises Changed, OSError."""
+        content = self._content
+        if content.data is None:
+            if os.preadv(content.fd, pieces, at) < sum(map(len, pieces)):
+                raise Changed
+            return
+        for piece in pieces:
+            piece[:] = content.data[at : at + len(piece)]
+            at += len(piece)
 
     def check(self) -> None:
         """Raises Changed if what was read until now may be of two versions: a write moves the file's mtime first."""

@@ -67,7 +67,7 @@ class Loop:
 
     def __init__(self, on_error: Callable[[BaseException], None] = print_error) -> None:
         self._epoll, self._poll = select.epoll(), select.poll()
-        self._callbacks: dict[int, Callable[[int, Ns], None]] = {}
+        self._callbacks: dict[int, Callable[[int, Ns], object]] = {}
         self._often: dict[int, int] = {}  # descriptors and events; in the poll if _crowded, else in the epoll
         self._crowded = False
         self._looks = self._found = 0  # since it was counted last, and what they found
@@ -87,7 +87,7 @@ class Loop:
         """Whether what is watched `often` is looked at with poll just now."""
         return self._crowded
 
-    def watch(self, fd: int, events: int, callback: Callable[[int, Ns], None], *, often: bool = False) -> None:
+    def watch(self, fd: int, events: int, callback: Callable[[int, Ns], object], *, often: bool = False) -> None:
         """Call `callback(events, now)` whenever `fd` is ready. Level-triggered unless EDGE is in `events`.
 
         often  it may be ready again and again within microseconds, and many like it. Level- or edge-triggered then, as

@@ -7,7 +7,7 @@ listener's own: for clients behind NAT, and for containers with one port publish
 
 A whole window leaves in one send (UDP_SEGMENT) out of a shared image of the file's datagrams (`blocks`). The path of
 one ACK is `_Transfer.on_ready`: no heap push, no fact. What happens once a transfer, and whatever goes wrong, is in
-the other methods. Single blocks leave after all ACKs that a look found have been read (`TftpServer.answer`).
+the other methods. Single blocks leave after all ACKs that a look found have been read (`TftpServer.answer_all`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from bootwire.serve.blocks import (
 )
 from bootwire.serve.brake import Brake
 from bootwire.serve.content import SHORTAGES, Content, Missing, Peer, Record, TftpResolver
-from bootwire.serve.loop import EDGE, IN, Loop, Timer
+from bootwire.serve.loop import IN, Loop, Timer
 from bootwire.serve.udp import IP_MTU_DISCOVER, IP_PMTUDISC_DONT, Door, Key
 from bootwire.wire import tftp as wire
 from bootwire.wire.reader import WireError
@@ -69,6 +69,7 @@ _DATAGRAM: Final = 479  # octets read of one to a transfer: what CPython takes f
 _DATAGRAMS_A_TURN: Final = 256  # about what a default receive buffer holds of the smallest
 _DEAF_AFTER: Final = 3  # the same request so often, none of its answers acknowledged: they do not reach the machine
 _RESET_AFTER: Final = 1 * S  # a request repeated so long after the last progress comes from a machine that was reset
+_REJOIN: Final = 63  # a transfer that began without an image looks for one at each block with none of these bits
 _TEXT: Final = 60  # octets of an ERROR's text: no answer is much longer than what it answers
 _unpack: Final = struct.Struct("!HH").unpack  # opcode and block number of an ACK
 _JUNK: Final = bytes([*range(0x20), *range(0x7F, 0x100)])
@@ -151,7 +152,7 @@ class TftpServer:
         self._transfers: dict[Key, _Transfer] = {}
         self._unproven: dict[_Transfer, None] = {}
         self._by_address: Counter[str] = Counter()
-        self._answers: list[tuple[_Transfer, memoryview]] = []
+        self.answers: list[tuple[_Transfer, bytes | memoryview]] = []  # one block each, for `answer_all`
         self._netascii_sizes: dict[object, int] = {}
         self._refusals = Brake(loop, record, "tftp", 20)
         self._misses = Brake(loop, record, "tftp", 500)
@@ -221,15 +222,18 @@ class TftpServer:
             return self._refuse(door, key, data, wire.ACCESS, "this server takes no files", now)
         return self._refuse(door, key, data, wire.ILLEGAL, "no such transfer mode", now)
 
-    def answer(self, transfer: _Transfer, block: memoryview) -> None:
-        """Send one DATA datagram after everything that is there has been read.
+    def answer_all(self) -> None:
+        """Send what lies in `answers`, after everything that is there has been read.
 
         With an answer now and then between reads, a client on another processor falls asleep in between, and waking it
         costs whoever sends to it. What is read in a row and sent in a row keeps both sides busy, and caches warm.
         """
-        if not self._answers:
-            self.loop.next(self._answer_all)
-        self._answers.append((transfer, block))
+        for transfer, block in self.answers:
+            try:
+                os.write(transfer.fd, block)
+            except OSError:
+                transfer.send_again(block, self.loop.now)
+        self.answers.clear()
 
     def proven(self, transfer: _Transfer) -> None:
         """The client has acknowledged something: from now on nothing but itself ends the transfer."""
@@ -361,11 +365,6 @@ class TftpServer:
             raise
         return sock
 
-    def _answer_all(self) -> None:
-        for transfer, block in self._answers:
-            transfer.send(block)
-        self._answers.clear()
-
     # --- what is not served -------------------------------------------------------------------------------------
 
     def _foreign(self, door: Door, data: bytes, key: Key, now: Ns) -> None:
@@ -405,7 +404,6 @@ class _Transfer:
         "_burst",
         "_content",
         "_door",
-        "_fd",
         "_image",
         "_name",
         "_octets",
@@ -420,6 +418,7 @@ class _Transfer:
         "_terms",
         "_timer",
         "_told",
+        "fd",
         "key",
     )
 
@@ -443,7 +442,7 @@ class _Transfer:
         self._size, self._started_at = size, now
         self._asked = 1  # how often, before the client was heard again
         self._sender = engine.Sender(size, terms.agreed)
-        self._fd = sock.fileno()  # -1 once closed
+        self.fd = sock.fileno()  # -1 once closed
         self._stride = terms.agreed.block_size + wire.HEADER
         self._burst = 1  # blocks a send may hold
         self._image: Image | None = None
@@ -454,61 +453,56 @@ class _Transfer:
         return self._content.machine, "tftp", self._content.name, self._sender.acknowledged
 
     def start(self, now: Ns) -> None:
-        self._server.loop.watch(self._fd, IN | EDGE, self.on_ready, often=True)
+        self._server.loop.watch(self.fd, IN, self.on_ready, often=True)
         self._transmit(self._sender.start(now), now)
         self._wait()
 
-    def on_ready(self, _events: int, now: Ns) -> None:
-        """Datagrams came from the client. This is the hot path: an ACK in, a window out.
+    def on_ready(self, _events: int, now: Ns) -> bool:
+        """A datagram came from the client; there may be more. This is the hot path: an ACK in, a window out.
 
-        Edge-triggered, so it has to read on until there is nothing more. In lock-step an ACK that we answer is the
-        last one for now: the answer's own will wake us.
+        Returns whether there was one.
         """
-        sender, fd, left = self._sender, self._fd, _DATAGRAMS_A_TURN
-        while left:
-            try:
-                data = os.read(fd, _DATAGRAM)
-            except OSError as error:
-                if self._received_trouble(error, now):
-                    left -= 1
-                    continue
-                return
-            opcode, block = _unpack(data) if len(data) == 4 else (0, 0)
-            if opcode == 4:
-                count = sender.acked(block, now)
-                if count:
-                    image = self._image
-                    if image is not None and count <= self._burst:
-                        stride = image.stride
-                        begin = sender.base * stride
-                        end = begin + count * stride
-                        if end <= image.ready:
-                            if count == 1:
-                                return self._server.answer(self, image.view[begin:end])
-                            try:
-                                os.write(fd, image.view[begin:end])
-                            except OSError:
-                                self._put_all(image.view[begin:end], now)
-                            if self._fd < 0:
-                                return
-                            left -= 1
-                            continue
-                    self._transmit(count, now)
-                elif sender.outcome is not None:
-                    self._end(now)
-            else:
-                self._received_oddly(data, now)
-            if self._fd < 0:
-                return
-            left -= 1
-
-    def send(self, block: memoryview) -> None:
-        """One DATA datagram, unless the transfer has ended meanwhile."""
+        sender, fd = self._sender, self.fd
         try:
-            os.write(self._fd, block)
-        except OSError:
-            if self._fd >= 0:
-                self._put_all(block, self._server.loop.now)
+            data = os.read(fd, _DATAGRAM)
+        except OSError as error:
+            return self._received_trouble(error, now)
+        opcode, block = _unpack(data) if len(data) == 4 else (0, 0)
+        if opcode != 4:
+            self._received_oddly(data, now)
+            return True
+        count = sender.acked(block, now)
+        if count:
+            image = self._image
+            if image is not None and count <= self._burst:
+                stride = image.stride
+                begin = sender.base * stride
+                end = begin + count * stride
+                if end <= image.ready:
+                    if count == 1:
+                        self._answer(image.view[begin:end])
+                        return True
+                    try:
+                        os.write(fd, image.view[begin:end])
+                    except OSError:
+                        self._put_all(image.view[begin:end], now)
+                    return True
+            self._transmit(count, now)
+        elif sender.outcome is not None:
+            self._end(now)
+        return True
+
+    def _answer(self, datagram: bytes | memoryview) -> None:
+        """Send it after everything that is there has been read."""
+        server = self._server
+        if not server.answers:
+            server.loop.next(server.answer_all)
+        server.answers.append((self, datagram))
+
+    def send_again(self, block: bytes | memoryview, now: Ns) -> None:
+        """One DATA datagram could not be sent: in smaller pieces, if the path wants them, unless this has ended."""
+        if self.fd >= 0:
+            self._put_all(block, now)
 
     def asked_again(self, request: bytes, now: Ns) -> bool:
         """The client sent a request while this transfer runs. False: the transfer has been given up for it."""
@@ -539,7 +533,7 @@ class _Transfer:
         sender = self._sender
         if sender.first == 0 or not count:
             if count:
-                self._put(self._terms.oack)
+                self._answer(self._terms.oack)
         else:
             try:
                 if sender.proven and not self._told:
@@ -558,12 +552,20 @@ class _Transfer:
     def _transmit_blocks(self, first: int, count: int, now: Ns) -> None:
         """Raises Changed, OSError where reading fails."""
         image, stride, after = self._image, self._stride, first + count
+        if image is None and isinstance(self._source, Plain) and first & _REJOIN < count:
+            image = self._image = self._server.images.join(self._octets, self._terms.agreed.block_size)
         if image is None:
-            self._put_all(self._source.take(first, count), now)
+            datagrams: bytes | memoryview = self._source.take(first, count)
+        else:
+            image.fill(self._octets, after - 1)
+            datagrams = image.view[(first - 1) * stride : (after - 1) * stride]
+        if count == 1:
+            self._answer(datagrams)
+        else:
+            self._put_all(datagrams, now)
+        if image is None:
             return
-        image.fill(self._octets, after - 1)
-        self._put_all(image.view[(first - 1) * stride : (after - 1) * stride], now)
-        if self._fd >= 0:  # while the client is busy with that
+        if self.fd >= 0:  # while the client is busy with that
             image.fill(self._octets, after - 1 + image.ahead)
 
     def _put_all(self, datagrams: bytes | memoryview, now: Ns) -> None:
@@ -592,7 +594,7 @@ class _Transfer:
     def _put(self, piece: bytes | memoryview) -> bool:
         """One send. False: the path cannot do segments, so try again in smaller pieces."""
         try:
-            os.write(self._fd, piece)
+            os.write(self.fd, piece)
         except OSError as error:
             self._server.counts.send_errors += 1
             if self._burst > 1 and error.errno in (errno.EMSGSIZE, errno.EINVAL, errno.EIO):
@@ -614,7 +616,7 @@ class _Transfer:
             self._sender.unreachable()
             if self._sender.outcome is not None:
                 self._end(now)
-        return self._fd >= 0
+        return self.fd >= 0
 
     def _received_oddly(self, data: bytes, now: Ns) -> None:
         """Anything but a plain ACK."""
@@ -643,13 +645,15 @@ class _Transfer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._sender.deadline is not None and self._fd >= 0:
+        if self._sender.deadline is not None and self.fd >= 0:
             self._timer = self._server.loop.at(self._sender.deadline, self._on_timer)
 
     def _on_timer(self, now: Ns) -> None:
         sender = self._sender
         if sender.deadline is not None and sender.deadline <= now:
-            self.on_ready(0, now)  # an ACK that is here already, while we were late, makes it no loss
+            for _ in range(_DATAGRAMS_A_TURN):  # an ACK that is here already, while we were late, makes it no loss
+                if not self.on_ready(0, now) or self.fd < 0:
+                    break
         if sender.deadline is not None and sender.deadline <= now:
             self._transmit(sender.tick(now), now)
         self._wait()
@@ -673,7 +677,7 @@ class _Transfer:
         """The engine has come to an outcome."""
         sender, counts, content = self._sender, self._server.counts, self._content
         outcome = sender.outcome
-        if outcome is None or self._fd < 0:
+        if outcome is None or self.fd < 0:
             return
         if isinstance(outcome, engine.Stalled):
             self._put_error("timed out")
@@ -727,11 +731,11 @@ class _Transfer:
 
     def _close(self) -> None:
         """Give everything back. Safe to call twice."""
-        if self._fd < 0:
+        if self.fd < 0:
             return
-        self._server.loop.unwatch(self._fd)
+        self._server.loop.unwatch(self.fd)
         self._sock.close()
-        self._fd = -1
+        self.fd = -1
         self._content.close()
         if self._timer is not None:
             self._timer.cancel()
