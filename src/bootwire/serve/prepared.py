@@ -49,7 +49,7 @@ class PreparedAnswers:
             second = int(moment)
             self._until = now + int((second + 1 - moment) * S)
             self._date = http.format_date(second)
-            self._preface = f"HTTP/1.1 200 OK\r\nDate: {self._date}\r\n".encode()
+            self._preface = engine.preface(self._date)
         return self._date
 
     def whole(self, content: Content, now: Ns) -> bytes | None:
