@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import secrets
+import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from bootwire.facts import Fact, Record, ScriptServed, TransferDone
 from bootwire.lab import initrd
@@ -27,6 +30,7 @@ FAR = Pool("10.77.1.0", 24, "255.255.255.0", "10.77.1.100", "10.77.1.199", "10.7
 DHCP_SERVER, BOOTWIRE, WEB_SERVER, RELAY = "10.77.0.1", "10.77.0.2", "10.77.0.3", "10.77.0.254"
 PATIENCE = 180.0  # seconds from power-on to the end of /init; 20 to 40 are usual on an idle machine
 MAC = "52:54:00:77:00:01"
+F = TypeVar("F", bound=Fact)
 SECOND = "what only the second archive holds"
 
 
@@ -144,6 +148,60 @@ class Bench:
         assert self.server.stop() == 0, self.server.said()
         records, beside = self.server.records(), self.dhcp_server
         return Booted(machine, records, self.token, self.linux, self.initrds, beside, seconds)
+
+
+def told(bench: Bench, kind: type[F], what: Callable[[F], bool] = lambda _: True) -> F:
+    """Wait for a fact about the machine."""
+    found: list[F] = []
+
+    def seen(records: list[Record]) -> bool:
+        found[:] = [r.fact for r in records if isinstance(r.fact, kind) and r.fact.machine == MAC and what(r.fact)]
+        return bool(found)
+
+    bench.server.wait_for(seen, kind.__name__, 60)
+    return found[0]
+
+
+def heard_of(bench: Bench) -> Counter[type[Fact]]:
+    """How many facts there are about the machine so far, of each kind."""
+    return Counter(type(fact) for fact in bench.server.facts(MAC))
+
+
+class Monitor:
+    """QEMU's monitor of a machine that was started with `options`: keys, and a look into its memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._door = directory / "monitor"
+        self.options = ["-monitor", f"unix:{self._door},server=on,wait=off"]
+
+    def __enter__(self) -> Monitor:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(30)
+        self._socket.connect(str(self._door))
+        self._answer()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._socket.close()
+
+    def do(self, command: str) -> str:
+        """Type a command; what QEMU says to it, its echo included."""
+        self._socket.sendall(command.encode() + b"\n")
+        return self._answer()
+
+    def bios_ticks(self) -> int:
+        """The machine's own count of timer interrupts since midnight, 18.2 a second (BIOS data area, 0040:006C)."""
+        found = re.search(r"46c: 0x([0-9a-f]{8})", self.do("xp /1wx 0x46c"))
+        assert found
+        return int(found[1], 16)
+
+    def _answer(self) -> str:
+        said = b""
+        while not said.endswith(b"(qemu) "):
+            piece = self._socket.recv(4096)
+            assert piece, said
+            said += piece
+        return said.decode("ascii", "replace")
 
 
 def type_at_prompt(machine: Machine, *commands: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from bootwire.lab.linux import Linux
 from bootwire.policy import inventory
 from bootwire.programs.build import build_efi
 from disks import ESP, LINUX_DATA, UNIQUE, gpt_disk, mbr_disk
-from lab_bench import BOOTWIRE, MAC, Bench
+from lab_bench import BOOTWIRE, MAC, Bench, Monitor, heard_of, told
 
 pytestmark = pytest.mark.e2e
 
@@ -199,3 +200,35 @@ def test_ask_without_an_answer_falls_back_as_configured(bench: Bench, tmp_path: 
         bench.serve("uefi", more=more)
         machine = bench.power_on("uefi", options=drive(disk))
         bench.said(machine, f"(?is)no answer, falling back.*{ends}")
+
+
+def test_ask_without_an_answer_starts_over_if_that_is_its_fallback(bench: Bench) -> None:
+    with bench:
+        bench.start_dhcp()
+        bench.serve("uefi", more=["--program", "ask", "--program-fallback", "reboot", "--program-tries", "1"])
+        machine = bench.power_on("uefi", options=["-action", "reboot=reset"])
+        bench.said(machine, "(?s)no answer, falling back.*starting Boot0001.*Bootwire ask 1")
+        bench.server.wait_for(lambda _: heard_of(bench)[facts.Discovered] > 1, "a second DISCOVER", 30)
+        kinds = [type(fact) for fact in bench.server.facts(MAC)]
+    assert facts.Discovered in kinds[kinds.index(facts.ProgramSaid) :]
+
+
+def test_ask_that_holds_says_so_and_stays_until_somebody_starts_the_machine_over(bench: Bench, tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path)
+    with bench:
+        bench.start_dhcp()
+        more = ["--program", "ask", "--program-fallback", "hold", "--program-tries", "1"]
+        bench.serve("uefi", more=[*more, "--bootinfo-answer", "partition 1"])
+        machine = bench.power_on("uefi", options=["-action", "reboot=reset", *monitor.options])
+        bench.said(machine, r"(?s)no loader .*the last try, falling back\s+Holding here: .*starts over\s")
+        told(bench, facts.ProgramSaid, lambda fact: "falling back" in fact.text)
+        held, heard = machine.text, heard_of(bench)
+        threading.Event().wait(15)  # `ask` asks again after 5 s, the firmware goes on at once
+        assert (machine.text, heard_of(bench), machine.failed) == (held, heard, False)
+        with monitor:
+            monitor.do("sendkey ctrl-alt-delete")
+            bench.said(machine, "(?s)Holding here.*Bootwire ask 1")
+        bench.server.wait_for(
+            lambda _: heard_of(bench)[facts.Discovered] > heard[facts.Discovered], "a second DISCOVER", 30
+        )
+    assert heard[facts.BootinfoAsked] == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from bootwire.lab.server import start_server
 from bootwire.policy import inventory
 from bootwire.programs.build import main
 from disks import LINUX_DATA, UNIQUE, code, gpt_disk, logical, mbr_disk
-from lab_bench import BOOTWIRE, MAC, Bench, type_at_prompt
+from lab_bench import BOOTWIRE, MAC, Bench, Monitor, heard_of, told, type_at_prompt
 
 pytestmark = pytest.mark.e2e
 
@@ -27,18 +27,6 @@ def drive(path: Path, kind: str, number: int = 0) -> list[str]:
         "-drive", f"if=none,id=disk{number},format=raw,file={path}",
         "-device", f"{kind},drive=disk{number},bootindex={number + 1}",
     ]  # fmt: skip
-
-
-def told(bench: Bench, kind: type[facts.Fact], what: Callable[[facts.Fact], bool] = lambda _: True) -> facts.Fact:
-    """Wait for a fact about the machine."""
-    found: list[facts.Fact] = []
-
-    def seen(records: list[facts.Record]) -> bool:
-        found[:] = [r.fact for r in records if isinstance(r.fact, kind) and r.fact.machine == MAC and what(r.fact)]
-        return bool(found)
-
-    bench.server.wait_for(seen, kind.__name__, 60)
-    return found[0]
 
 
 def test_hello_reports_what_the_machine_is_and_goes_on_to_a_kernel(bench: Bench, tmp_path: Path) -> None:
@@ -258,5 +246,28 @@ def test_ask_without_an_answer_falls_back_as_configured(bench: Bench, tmp_path: 
         machine = bench.power_on("bios", options=[*drive(disk, "virtio-blk-pci"), "-action", "reboot=reset"])
         bench.said(machine, ends, 120)
         note = told(bench, facts.ProgramSaid)
-        assert isinstance(note, facts.ProgramSaid)
         assert "no answer" in note.text
+
+
+def test_ask_that_holds_says_so_and_stays_until_somebody_starts_the_machine_over(bench: Bench, tmp_path: Path) -> None:
+    """It asks no more and goes nowhere while the machine's own clock goes on; Ctrl-Alt-Del is still heard."""
+    monitor = Monitor(tmp_path)
+    with bench:
+        bench.start_dhcp()
+        more = ["--program", "ask", "--program-fallback", "hold", "--program-tries", "1"]
+        bench.serve("bios", more=[*more, "--bootinfo-answer", "partition 1"])
+        machine = bench.power_on("bios", options=["-action", "reboot=reset", *monitor.options])
+        bench.said(machine, r"(?s)is not there.*the last try, falling back\s+Holding here: .*starts over\s", 120)
+        told(bench, facts.ProgramSaid, lambda fact: "falling back" in fact.text)
+        held, heard = machine.text, heard_of(bench)
+        with monitor:
+            began = monitor.bios_ticks()
+            while monitor.bios_ticks() - began < 18 * 15:  # 15 s: `ask` asks again after 5, the firmware at once
+                threading.Event().wait(0.25)
+            assert (machine.text, heard_of(bench)) == (held, heard)
+            monitor.do("sendkey ctrl-alt-delete")
+            bench.said(machine, "(?s)Holding here.*Bootwire ask 1", 120)
+        bench.server.wait_for(
+            lambda _: heard_of(bench)[facts.Discovered] > heard[facts.Discovered], "a second DISCOVER", 30
+        )
+    assert heard[facts.BootinfoAsked] == 1

@@ -55,8 +55,10 @@ void fall_back(void) {
   }
   if (how == LOCAL_DISK) boot_record(0x80, 0, -1);
   if (how == REBOOT) reboot();
-  if (how == HOLD)
+  if (how == HOLD) {
+    print("Holding here: Ctrl-Alt-Del or a reset starts over\n");
     for (;;) asm volatile("hlt");
+  }
   print("Back to the firmware, for the next boot device\n");
   return_to_rom();
 }

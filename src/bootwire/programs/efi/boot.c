@@ -311,8 +311,10 @@ status fall_back(void) {
   if (how == NEXT_PROGRAM && chain_program(server, (const char *)parameters.next) == ENDED_WELL) return 0;
   if (how == LOCAL_DISK && chain_file(0x80, 0, ESP, LOADER) == ENDED_WELL) return 0;
   if (how == REBOOT) reset();
-  if (how == HOLD)
+  if (how == HOLD) {
+    print("Holding here: a reset starts over\n");
     for (;;) services->stall(1000000);
+  }
   print("Back to the firmware, for the next boot device\n");
   return 1ull << 63 | 14; /* EFI_NOT_FOUND: the boot manager goes on with what comes next */
 }
