@@ -54,6 +54,7 @@ from bootwire.serve.loop import Loop
 from bootwire.serve.machines import Machines
 from bootwire.serve.memory_fs import MemoryFsScripts
 from bootwire.serve.mode import Decider, House, Mode, Room, StartError
+from bootwire.serve.neighbours import Neighbours
 from bootwire.serve.ports import taken
 from bootwire.serve.programs import ProgramSettings, programs
 from bootwire.serve.pxelinux import ROOM as PXELINUX_ROOM
@@ -262,7 +263,10 @@ class _Server:
         if self._mode.seals is None:
             return None
         try:
-            states = States(self._mode.decider, store, self._mode.seals, self._mode.named, self._record)
+            states = States(
+                self._mode.decider, store, self._mode.seals, self._mode.named, self._record,
+                mac_at=Neighbours(missed=0).mac_at,
+            )  # fmt: skip
         except sqlite3.Error as error:
             raise StartError(f"the boot states cannot be read: {error}\n  try  --state-dir DIR") from None
         self._decider = states

@@ -1,5 +1,5 @@
 """Install once, over the commands and real sockets: armed through the management port, reported with curl, kept over a
-restart. Two hosts: Bootwire (10.9.0.1) and a machine (10.9.0.2).
+restart. Hosts: Bootwire (10.9.0.1), a machine (10.9.0.2), and in some a stranger (10.9.0.3).
 """
 
 from __future__ import annotations
@@ -10,19 +10,27 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bootwire.policy.states import SAME_BOOT
+from bootwire.serve.store import FILE
+from bootwire.wire import dhcp4
+from dhcp_samples import vector
+from good_client import udp
 from namespaces import Namespace, lan
 from product import ROOT, Server, bzimage
 
 pytestmark = pytest.mark.interop
 
 MAC = "52:54:00:12:34:56"
+LINK_MAC = "02:00:00:00:00:02"  # of the machine's own interface
 FLEET = f"""
 [profiles.debian]
 kernel = "vmlinuz"
@@ -65,8 +73,29 @@ class Place:
         done = (inside or self.client).call(lambda: subprocess.run(words, capture_output=True, text=True, check=True))
         return int(done.stderr), done.stdout
 
-    def script(self, mac: str = MAC) -> str:
-        return self.curl(f"http://10.9.0.1/boot.ipxe?mac={mac.replace(':', '-')}&arch=i386&platform=pcbios")[1]
+    def script(self, mac: str = MAC, inside: Namespace | None = None) -> str:
+        url = f"http://10.9.0.1/boot.ipxe?mac={mac.replace(':', '-')}&arch=i386&platform=pcbios"
+        return self.curl(url, inside=inside)[1]
+
+    def dhcp(self) -> None:
+        """The machine begins a boot: DISCOVER, and REQUEST of 10.9.0.2, which all may hear."""
+        discover = replace(
+            dhcp4.parse(vector("ipxe-efi-x64-discover")), chaddr=bytes.fromhex(MAC.replace(":", "")).ljust(16, b"\0")
+        )
+        kind, address = (dhcp4.MESSAGE_TYPE, bytes([dhcp4.REQUEST_LEASE])), dhcp4.packed("10.9.0.2")
+        request = replace(discover, options=(kind, (dhcp4.REQUESTED_ADDRESS, address)))
+        sock = self.client.call(lambda: udp("lan", dhcp4.CLIENT_PORT))
+        with sock:
+            for message in (discover, request):
+                sock.sendto(dhcp4.emit(message), ("255.255.255.255", dhcp4.SERVER_PORT))
+        assert self.server.until("address", machine=MAC)["address"] == "10.9.0.2"
+
+    def later(self) -> None:
+        """The server ends, and starts again when the last try is longer ago than one boot takes."""
+        self.server.end()
+        with contextlib.closing(sqlite3.connect(self.folder / "state" / FILE)) as store, store:
+            store.execute("UPDATE machine_states SET since = since - ?", (SAME_BOOT + 1,))
+        self.server = self.start()
 
 
 @pytest.fixture
@@ -79,6 +108,45 @@ def place(tmp_path: Path) -> Iterator[Place]:
             assert (status, "Traceback" in said) == (0, False), said
 
 
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator[tuple[Place, Namespace]]:
+    with lan(3) as (ours, client, stranger):
+        place = Place(tmp_path, ours, client)
+        yield place, stranger
+        status, said = place.server.end()
+        assert (status, "Traceback" in said) == (0, False), said
+
+
+def test_a_stranger_that_names_a_machine_uses_up_none_of_its_tries(stranger: tuple[Place, Namespace]) -> None:
+    place, elsewhere = stranger
+    place.command("arm", MAC, "--tries", "1")
+    assert "kernel --name kernel" in place.script(inside=elsewhere)  # it may be the machine: nobody heard it yet
+    place.later()
+    assert "installing, 1 left (0 by HTTP alone)" in place.command("machines")
+    place.dhcp()
+    assert "sanboot" in place.script(inside=elsewhere)
+    because = "10.9.0.3 asked, and by DHCP it is at 10.9.0.2, and no try is left for who is not known to be it"
+    assert because in place.server.until("script", peer="10.9.0.3")["because"]
+    assert "kernel --name kernel" in place.script()
+    assert place.server.until("state", phase="installing")["because"] == "it installs, the last try"
+    place.later()
+    place.dhcp()
+    assert "sanboot" in place.script()
+    assert "no try is left" in place.server.until("state", phase="failed")["because"]
+
+
+def test_a_machine_is_known_by_its_mac_on_the_link_where_its_dhcp_is_not_heard(
+    stranger: tuple[Place, Namespace],
+) -> None:
+    place, elsewhere = stranger
+    place.command("arm", LINK_MAC, "--tries", "1")
+    place.script(LINK_MAC, inside=elsewhere)
+    place.later()
+    assert "sanboot" in place.script(LINK_MAC, inside=elsewhere)
+    assert "kernel --name kernel" in place.script(LINK_MAC)
+    assert place.server.until("state", machine=LINK_MAC)["because"] == "it installs, the last try"
+
+
 def test_armed_installed_and_then_its_disk(place: Place) -> None:
     assert "sanboot" in place.script()  # never armed
     said = place.command("arm", MAC, "--tries", "2", "--within", "1h")
@@ -88,7 +156,7 @@ def test_armed_installed_and_then_its_disk(place: Place) -> None:
     assert home
     assert "kernel --name kernel" in script
     assert "sanboot" in place.script("02:00:00:00:00:01")  # the group's, not armed
-    assert "installing, 1 left" in place.command("machines")
+    assert "installing, 2 left (1 by HTTP alone)" in place.command("machines")
     assert place.curl("-d", "pub_key=x&hostname=web-1", home[1]) == (200, "done\n")
     assert place.curl(home[1])[0] == 403  # a replay
     assert "counts for nothing" in place.server.until("warning", machine=MAC)["what"]
@@ -106,7 +174,7 @@ def test_a_killed_server_knows_who_is_armed(place: Place) -> None:
     place.server.process.send_signal(signal.SIGKILL)
     place.server.wait()
     place.server = place.start()
-    assert "installing debian, 2 left" in place.command("machines")
+    assert "installing debian, 3 left (2 by HTTP alone)" in place.command("machines")
     assert place.curl(first[1]) == (200, "done\n")  # a URL of before the restart
     assert "sanboot" in place.script()
 

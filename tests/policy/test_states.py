@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootwire.policy import states
-from bootwire.policy.states import SAME_BOOT, State, allowed, arm, began, disarm, done, looked_at
+from bootwire.policy.states import SAME_BOOT, State, allowed, arm, began, began_unproved, disarm, done, looked_at
 from bootwire.policy.target import Image, Silence, Target
 
 MAC = "52:54:00:12:34:56"
@@ -63,6 +63,34 @@ def test_each_boot_is_a_try_and_after_the_last_it_has_failed() -> None:
     assert given.local
 
 
+def test_who_is_not_known_to_be_the_machine_uses_up_none_of_its_tries() -> None:
+    state = armed(2)
+    for boot in range(2):
+        found = began_unproved(state, NOW + boot * SAME_BOOT, "192.0.2.9 asked")
+        assert isinstance(found, State)
+        state = found
+    assert (state.phase, state.tries, state.unproved) == ("installing", 2, 0)
+    assert (
+        state.because == "it installs, not known to be it (192.0.2.9 asked): no tries left for such, 2 tries for itself"
+    )
+    refused = began_unproved(state, NOW + 2 * SAME_BOOT, "192.0.2.9 asked")
+    assert refused == "192.0.2.9 asked, and no try is left for who is not known to be it: arm it again"
+    for boot in range(2, 4):
+        state = began(state, NOW + boot * SAME_BOOT)
+        assert (state.phase, state.tries) == ("installing", 3 - boot)
+    assert began(state, NOW + 4 * SAME_BOOT).phase == "failed"
+
+
+def test_a_try_of_the_machine_is_none_left_for_others() -> None:
+    state = began(armed(1), NOW)
+    assert (state.tries, state.unproved) == (0, 0)
+    assert began_unproved(state, NOW + SAME_BOOT - 1, "who asked is not known") == state
+    assert isinstance(began_unproved(state, NOW + SAME_BOOT, "who asked is not known"), str)
+    late = began_unproved(armed(), NOW + 3600, "who asked is not known")
+    assert isinstance(late, State)
+    assert late.phase == "failed"
+
+
 def test_arming_expires_before_and_during_the_installation() -> None:
     assert "before it had booted" in looked_at(armed(), NOW + 3600).because
     late = began(began(armed(), NOW), NOW + 3600)
@@ -94,18 +122,18 @@ def test_numbers_that_make_no_sense_are_refused(tries: int, within: float) -> No
 
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(["arm", "disarm", "boot", "done", "look"]), st.floats(0, 5000)), max_size=40
+    st.tuples(st.sampled_from(["arm", "disarm", "boot", "named", "done", "look"]), st.floats(0, 5000)), max_size=40
 )
 
 
 @given(EVENTS)
 def test_whatever_happens_no_more_boots_install_than_were_allowed(events: list[tuple[str, float]]) -> None:
-    state, now, budget, wiped = State(MAC), NOW, 0, 0
+    state, now, budget, wiped, named = State(MAC), NOW, 0, 0, 0
     for what, after in events:
         now += after
         if what == "arm":
             state, budget = arm(state, "debian", now, 2, 4000.0), 2
-            wiped = 0
+            wiped = named = 0
         elif what == "disarm":
             state = disarm(state, now)
         elif what == "boot":
@@ -114,12 +142,18 @@ def test_whatever_happens_no_more_boots_install_than_were_allowed(events: list[t
             given = allowed(INSTALL, state)
             if isinstance(given, Target) and not given.local and (state is not before and state != before):
                 wiped += 1
+        elif what == "named":
+            found = began_unproved(state, now, "who asked is not known")
+            named += isinstance(found, State) and found.may_install and found != state
+            state = found if isinstance(found, State) else looked_at(state, now)
         elif what == "done":
             found = done(looked_at(state, now), state.serial, now, "it phoned home")
             state = found if isinstance(found, State) else state
         else:
             state = looked_at(state, now)
         assert wiped <= budget
+        assert named <= budget
+        assert 0 <= state.unproved <= state.tries
         assert state.phase in ("idle", "armed", "installing", "installed", "failed")
         assert state.may_install or state.tries == 0
     assert states.TRIES == 3

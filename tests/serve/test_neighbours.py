@@ -30,6 +30,16 @@ def test_a_reading_is_used_for_a_second(tmp_path: Path) -> None:
     assert not table.mac_at("192.168.1.57", FRESH)
 
 
+def test_a_reading_that_lacks_a_neighbour_is_not_used_for_one_with_a_connection(tmp_path: Path) -> None:
+    (tmp_path / "arp").write_text(TABLE)
+    table = Neighbours(tmp_path / "arp", missed=0)
+    assert not table.mac_at("192.168.1.61", 0)
+    (tmp_path / "arp").write_text(
+        TABLE + "192.168.1.61     0x1         0x2         52:54:00:00:00:61     *        enp3s0\n"
+    )
+    assert table.mac_at("192.168.1.61", 1) == "52:54:00:00:00:61"
+
+
 def test_without_a_table_nobody_is_known(tmp_path: Path) -> None:
     assert Neighbours(tmp_path / "none").mac_at("192.168.1.57") == ""
 

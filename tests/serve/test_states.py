@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from bootwire.facts import Fact, HandedOver, Record, StateChanged, Warned
+from bootwire.policy.states import State
 from bootwire.policy.target import Decision, Image, Target, Traits
+from bootwire.serve import states
 from bootwire.serve.content import Missing, Peer, Reply
 from bootwire.serve.mode import Link
 from bootwire.serve.seals import Seals
@@ -23,7 +25,10 @@ PROFILES = {
     "quick": Target("", "quick", kernel=Image("/k"), variables={"install": True, "done": "hand-over"}),
 }
 PEER = Peer("192.0.2.57", 1, "192.0.2.1")
-BOOT = Traits(MAC, stage="script")
+BOOT = Traits(MAC, address="192.0.2.57", stage="script", boot=1)
+STRANGER = Traits(
+    MAC, address="192.0.2.99", stage="script", unproved="192.0.2.99 asked, and by DHCP it is at 192.0.2.57"
+)
 GET = Request("GET", "/done/x", (), {})
 LINK = Link("http://192.0.2.1", lambda image, name: name)
 
@@ -56,14 +61,14 @@ class Kept:
         self.store = Store(folder)
         self.states = States(
             self.rules, self.store, Seals(bytes(32)), lambda profile, _: PROFILES.get(profile), self.facts.append,
-            lambda: self.now,
+            lambda: self.now, lambda address: {"192.0.2.57": MAC, "192.0.2.99": "02:00:00:00:00:99"}.get(address, ""),
         )  # fmt: skip
 
-    def boot(self) -> Target:
+    def boot(self, who: Traits = BOOT) -> Target:
         """What a boot's script is made of."""
-        decision = self.states.known(BOOT)
+        decision = self.states.known(who)
         assert isinstance(decision, Target)
-        return decision if decision.local else self.states.render(decision, BOOT, LINK)
+        return decision if decision.local else self.states.render(decision, who, LINK)
 
     def report(self, url: str, method: str = "GET") -> Reply | Missing:
         return self.states.room(url.rpartition("/")[2], Request(method, "/done", (), {}), PEER)
@@ -161,3 +166,43 @@ def test_tries_run_out(kept: Kept) -> None:
     assert kept.states.state(MAC).phase == "failed"
     kept.now += 3600
     assert kept.boot().local
+
+
+def test_who_names_the_machine_from_elsewhere_uses_up_none_of_its_tries(kept: Kept) -> None:
+    kept.states.arm(MAC, "", tries=1)
+    assert not kept.boot(STRANGER).local
+    kept.now += 3600
+    refused = kept.boot(STRANGER)
+    assert refused.local
+    assert refused.because.startswith("192.0.2.99 asked, and by DHCP it is at 192.0.2.57, and no try is left")
+    assert kept.states.state(MAC).tries == 1
+    assert not kept.boot().local
+    assert kept.states.state(MAC).tries == 0
+
+
+def test_a_machine_whose_dhcp_was_not_heard_is_known_by_its_mac_on_the_link(kept: Kept) -> None:
+    unheard = Traits(MAC, address="192.0.2.57", stage="script", unproved="no DHCP message of it was heard here")
+    kept.states.arm(MAC, "", tries=1)
+    kept.boot(STRANGER)
+    kept.now += 3600
+    assert not kept.boot(unheard).local
+    assert kept.states.state(MAC).because == "it installs, the last try"
+
+
+def test_a_machine_that_nothing_shows_has_as_many_tries(kept: Kept) -> None:
+    unheard = Traits(MAC, address="198.51.100.7", stage="script", unproved="no DHCP message of it was heard here")
+    kept.states.arm(MAC, "", tries=2)
+    installs = []
+    for _ in range(3):
+        installs.append(not kept.boot(unheard).local)
+        kept.now += 3600
+    assert installs == [True, True, False]
+
+
+def test_who_was_armed_before_tries_were_counted_twice_has_them_all(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.tables("states", states._TABLES[:1])
+    row = (MAC, "installing", "debian", 2, 1_700_003_600.0, 1_700_000_000.0, 1, "armed for 3 tries")
+    store.put("INSERT INTO machine_states VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    store.close()
+    assert Kept(tmp_path).states.state(MAC) == State(*row, unproved=2)

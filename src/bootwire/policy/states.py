@@ -6,6 +6,9 @@
                                                └── no try left, or expired ──▶ failed
 
 Nothing that installs is ever given to a machine that is not armed for it. Every state says why it is what it is.
+
+Tries are counted twice, for two kinds of who asks: the machine itself, as DHCP or the link shows it, and whoever names
+it over HTTP. What the others use up is not the machine's, and so nobody who reaches HTTP alone can use up its tries.
 """
 
 from __future__ import annotations
@@ -28,10 +31,11 @@ class State:
     """One machine's.
 
     profile  what it is armed with; "" for whatever it is decided to boot
-    tries    boots that are left
+    tries    boots that are left to the machine itself
     until    when arming ends
     since    of this phase, or of the last try
     serial   counts armings: what a machine reports done must be of the present one
+    unproved boots that are left to whoever is not known to be the machine; never more than `tries`
     """
 
     machine: str
@@ -42,6 +46,7 @@ class State:
     since: float = 0.0
     serial: int = 0
     because: str = "it was never armed"
+    unproved: int = 0
 
     @property
     def may_install(self) -> bool:
@@ -55,37 +60,53 @@ def arm(state: State, profile: str, now: float, tries: int = TRIES, within: floa
     if not 0 < within <= 366 * 86400:
         raise ValueError("the time to install in must be between a second and a year")
     because = f"armed for {_times(tries)}"
-    return State(state.machine, "armed", profile, tries, now + within, now, state.serial + 1, because)
+    return State(state.machine, "armed", profile, tries, now + within, now, state.serial + 1, because, tries)
 
 
 def disarm(state: State, now: float) -> State:
     """Take it back; what is installed stays installed."""
     if not state.may_install:
         return state
-    return replace(state, phase="idle", tries=0, since=now, because="it was disarmed")
+    return replace(state, phase="idle", tries=0, unproved=0, since=now, because="it was disarmed")
 
 
 def looked_at(state: State, now: float) -> State:
     """The state now: arming expires."""
     if state.may_install and now >= state.until:
         how = "before it had booted" if state.phase == "armed" else "before it had finished"
-        return replace(state, phase="failed", tries=0, since=now, because=f"its time was over {how}: arm it again")
+        because = f"its time was over {how}: arm it again"
+        return replace(state, phase="failed", tries=0, unproved=0, since=now, because=because)
     return state
 
 
 def began(state: State, now: float) -> State:
-    """A boot with the installing profile begins: one try is used, unless it is still the last one's boot."""
+    """The machine's own boot with the installing profile begins: one try is used, unless it is still the last boot."""
     state = looked_at(state, now)
-    if state.phase == "installing" and now - state.since < SAME_BOOT:
-        return state
-    if not state.may_install:
+    if not state.may_install or _same_boot(state, now):
         return state
     if state.tries == 0:
         because = "it came back without having finished, and no try is left: arm it again"
         return replace(state, phase="failed", since=now, because=because)
     left = state.tries - 1
     because = f"it installs, {'the last try' if left == 0 else f'{_times(left)} left'}"
-    return replace(state, phase="installing", tries=left, since=now, because=because)
+    others = max(0, state.unproved - 1)
+    return replace(state, phase="installing", tries=left, unproved=others, since=now, because=because)
+
+
+def began_unproved(state: State, now: float, why: str) -> State | str:
+    """Somebody who is not known to be the machine begins its boot; or why there is none for such."""
+    state = looked_at(state, now)
+    if not state.may_install or _same_boot(state, now):
+        return state
+    if state.unproved == 0:
+        return f"{why}, and no try is left for who is not known to be it: arm it again"
+    left = state.unproved - 1
+    because = f"it installs, not known to be it ({why}): {_times(left)} left for such, {_times(state.tries)} for itself"
+    return replace(state, phase="installing", unproved=left, since=now, because=because)
+
+
+def _same_boot(state: State, now: float) -> bool:
+    return state.phase == "installing" and now - state.since < SAME_BOOT
 
 
 def done(state: State, serial: int, now: float, how: str) -> State | str:
@@ -96,7 +117,7 @@ def done(state: State, serial: int, now: float, how: str) -> State | str:
         return f"it was reported already: {state.because}"
     if state.phase != "installing":
         return f"it is not installing: {state.because}"
-    return replace(state, phase="installed", tries=0, since=now, because=how)
+    return replace(state, phase="installed", tries=0, unproved=0, since=now, because=how)
 
 
 def allowed(target: Target | Silence, state: State) -> Target | Silence:
@@ -114,4 +135,4 @@ def allowed(target: Target | Silence, state: State) -> Target | Silence:
 
 
 def _times(number: int) -> str:
-    return "one try" if number == 1 else f"{number} tries"
+    return "one try" if number == 1 else f"{number or 'no'} tries"

@@ -101,6 +101,8 @@ def _state(state: dict[str, Any] | None) -> str:
         return "-"
     profile = f" {state['profile']}" if state["profile"] else ""
     left = f", {state['tries']} left" if state["tries"] else ""
+    if state.get("unproved", state["tries"]) != state["tries"]:
+        left += f" ({state['unproved']} by HTTP alone)"
     return f"{state['phase']}{profile}{left}"
 
 

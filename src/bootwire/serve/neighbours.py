@@ -12,17 +12,22 @@ _COMPLETE = 0x2  # ATF_COM, linux/if_arp.h
 
 
 class Neighbours:
-    """Reads the table when it is asked and the last reading is old."""
+    """Reads the table when it is asked and the last reading is old.
 
-    def __init__(self, table: Path = Path("/proc/net/arp")) -> None:
+    missed  how long a reading is used that lacks the address; 0 where who asks has a connection: a neighbour that has
+            one is in the table
+    """
+
+    def __init__(self, table: Path = Path("/proc/net/arp"), missed: Ns = FRESH) -> None:
         self._table = table
+        self._missed = missed
         self._read_at: Ns | None = None
         self._macs: dict[str, str] = {}
 
     def mac_at(self, address: str, now: Ns | None = None) -> str:
         """Lower case with colons, "" if the kernel does not know. now: for tests."""
         now = time.monotonic_ns() if now is None else now
-        if self._read_at is None or now - self._read_at >= FRESH:
+        if self._read_at is None or now - self._read_at >= (FRESH if address in self._macs else self._missed):
             self._read_at = now
             self._macs = self._read()
         return self._macs.get(address, "")

@@ -37,14 +37,17 @@ _TABLES = (
         machine TEXT PRIMARY KEY, phase TEXT NOT NULL, profile TEXT NOT NULL, tries INTEGER NOT NULL,
         until REAL NOT NULL, since REAL NOT NULL, serial INTEGER NOT NULL, because TEXT NOT NULL
     ) STRICT""",
+    """ALTER TABLE machine_states ADD COLUMN unproved INTEGER NOT NULL DEFAULT 0;
+    UPDATE machine_states SET unproved = tries""",
 )
-_COLUMNS = "machine, phase, profile, tries, until, since, serial, because"
+_COLUMNS = "machine, phase, profile, tries, until, since, serial, because, unproved"
 
 
 class States:
     """A decider around another. Any thread.
 
     named    what a machine gets of a profile by its name, None where the mode has none of that name
+    mac_at   which MAC an IPv4 address of our own links has, "" where that is not known
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class States:
         named: Callable[[str, Traits], Target | None] | None = None,
         record: Tell = lambda fact: None,
         wall: Callable[[], float] = time.time,
+        mac_at: Callable[[str], str] = lambda address: "",
     ) -> None:
         self._inner = inner
         self._store = store
@@ -62,6 +66,7 @@ class States:
         self._named = named
         self._record = record
         self._wall = wall
+        self._mac_at = mac_at
         self._lock = threading.Lock()
         store.tables("states", _TABLES)
         rows = store.ask(f"SELECT {_COLUMNS} FROM machine_states")
@@ -88,13 +93,32 @@ class States:
 
     def render(self, target: Target, traits: Traits, link: Link) -> Target:
         """The texts; a boot script that installs is a try. `phone_home` is where the installed system reports."""
-        state = self.state(traits.machine)
-        if target.variables.get("install") and state.may_install:
-            state = self._change(traits.machine, policy.began)
-            if not state.may_install:
-                return self._inner.render(replace(target, kernel=None, local=True, because=state.because), traits, link)
+        if target.variables.get("install") and self.state(traits.machine).may_install:
+            refused = self._begin(traits)
+            if refused:
+                return self._inner.render(replace(target, kernel=None, local=True, because=refused), traits, link)
         variables = {**target.variables, "phone_home": self.home(traits.machine, link.base)}
         return self._inner.render(replace(target, variables=variables), traits, link)
+
+    def _begin(self, traits: Traits) -> str:
+        """Account for a boot that installs; why it does not, or "".
+
+        Whose try it is: the machine's where who asks has the address that DHCP gave it, or its MAC on our own link.
+        """
+        itself, refused = bool(traits.boot) or self._mac_at(traits.address) == traits.machine, ""
+
+        def change(state: State, now: float) -> State:
+            nonlocal refused
+            if itself:
+                return policy.began(state, now)
+            found = policy.began_unproved(state, now, traits.unproved or "who asked is not known to be it")
+            if isinstance(found, str):
+                refused = found
+                return policy.looked_at(state, now)
+            return found
+
+        state = self._change(traits.machine, change)
+        return refused if state.may_install else state.because
 
     # --- what machines report -------------------------------------------------------------------------------------
 
@@ -180,9 +204,10 @@ class States:
                 return state
             self._states[machine] = state
             values = (
-                machine, state.phase, state.profile, state.tries, state.until, state.since, state.serial, state.because
+                machine, state.phase, state.profile, state.tries, state.until, state.since, state.serial, state.because,
+                state.unproved,
             )  # fmt: skip
-            sql = f"INSERT OR REPLACE INTO machine_states ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            sql = f"INSERT OR REPLACE INTO machine_states ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             written = self._store.do(lambda connection: connection.execute(sql, values).rowcount)
         written.add_done_callback(lambda future: self._kept(machine, future))
         if wait:
