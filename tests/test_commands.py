@@ -58,6 +58,10 @@ def test_help_imports_nothing_heavy() -> None:
         (["boot", "http://[::/x"], "not an absolute http or https URL"),
         (["boot", "http://a:99999/x"], "URL with port 99999"),
         (["boot", "http://a/two words"], "URL with a character that must be percent-encoded"),
+        (["api", "ftp://host/pxe"], "is no http or https URL to put /v1/boot/<mac> behind"),
+        (["api", "http://host/pxe?a=b"], "is no http or https URL to put /v1/boot/<mac> behind"),
+        (["api", "http://[::1/pxe"], "is no http or https URL to put /v1/boot/<mac> behind"),
+        (["api", "http://host:99999/pxe"], "is no http or https URL to put /v1/boot/<mac> behind"),
         (["boot", "--http-port", "0", "x"], "0 is not in the range"),
     ],
 )

@@ -64,6 +64,10 @@ class Service(http.server.BaseHTTPRequestHandler):
             return self.say(200, boot) if len(known) == 1 else self.say(500, b"")
         if last == "0b": return self.say(200, b'{"kernel": "http://127.0.0.1:8000/pxe/kernel"}')
         if last == "0c": return self.say(200, b'{"kernel": "http://169.254.169.254/latest"}')
+        if last in ("10", "r2", "r1"):                              # three times
+            return self.say(302, b"", ("Location", {"10": "r2", "r2": "r1", "r1": "01"}[last]))
+        if last == "11": return self.say(200, b'{"ipxe-script": "#!ipxe\\necho half of a pair \\ud83d"}')
+        if last == "12": return self.say(200, b'{"kernel": "kernel", "cmdline": "half=\\ud83d"}')
         return self.say(204, b"")
 
     def say(self, status, body, *fields):
@@ -218,8 +222,18 @@ def test_a_service_that_misbehaves_is_explained_and_its_machine_hears_nothing(
     assert "does not boot this machine" in script(place, mac)[1]
 
 
-def test_a_redirect_is_followed(place: Place) -> None:
-    assert asks(place, "02:00:00:00:00:07") is not None
+@pytest.mark.parametrize("octet", ["07", "10"])
+def test_up_to_three_redirects_are_followed(place: Place, octet: str) -> None:
+    assert asks(place, f"02:00:00:00:00:{octet}") is not None
+
+
+@pytest.mark.parametrize(("octet", "what"), [("11", "echo half of a pair \N{REPLACEMENT CHARACTER}"), ("12", "half=")])
+def test_an_answer_with_half_of_a_surrogate_pair_is_served(place: Place, octet: str, what: str) -> None:
+    """JSON can escape what no text can hold; Go's encoding/json reads U+FFFD there."""
+    mac = f"02:00:00:00:00:{octet}"
+    assert asks(place, mac) is not None
+    status, text = script(place, mac)
+    assert (status, what in text) == (200, True)
 
 
 def test_the_last_good_answer_counts_while_the_service_is_broken(place: Place) -> None:

@@ -91,8 +91,14 @@ def test_a_try_of_the_machine_is_none_left_for_others() -> None:
     assert late.phase == "failed"
 
 
+def test_a_clock_that_was_set_back_makes_no_boot_the_same() -> None:
+    state = began(armed(2), NOW)
+    assert began(state, NOW - 1).tries == 0
+
+
 def test_arming_expires_before_and_during_the_installation() -> None:
     assert "before it had booted" in looked_at(armed(), NOW + 3600).because
+    assert looked_at(armed(), NOW + 9999).since == NOW + 3600
     late = began(began(armed(), NOW), NOW + 3600)
     assert (late.phase, "before it had finished" in late.because) == ("failed", True)
 

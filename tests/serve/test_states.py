@@ -151,6 +151,24 @@ def test_a_hand_over_ends_what_asks_for_no_more(kept: Kept) -> None:
     assert kept.states.state(MAC).phase == "installed"
 
 
+def test_a_hand_over_ends_what_was_armed_without_a_profile(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, PROFILES["quick"])
+    kept.states.arm(MAC, "")
+    kept.boot()
+    kept.states.note(Record(0.0, 0, HandedOver(MAC, "192.0.2.57", 1, 1.0)))
+    assert kept.states.state(MAC).phase == "installed"
+
+
+def test_who_is_armed_with_a_profile_that_has_gone_gets_no_other_that_installs(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.states.arm(MAC, "quick")
+    monkeypatch.delitem(PROFILES, "quick")
+    decision = kept.boot()
+    assert decision.local
+    assert decision.because == f"it is armed with profile quick, not with debian: bootwire arm {MAC} --profile debian"
+
+
 def test_a_hand_over_is_no_end_for_what_phones_home(kept: Kept) -> None:
     kept.states.arm(MAC, "debian")
     kept.boot()

@@ -70,6 +70,9 @@ def read_answer(body: bytes, prefix: str) -> Target | Wrong:
         return Wrong(f"the answer is longer than {MAX_ANSWER >> 20} MiB")
     try:
         said, _ = json.JSONDecoder().raw_decode(body.decode("utf-8-sig").lstrip(" \t\r\n"))
+        if b"\\ud" in body.lower():  # halves of surrogate pairs are U+FFFD, as Go's decoder has it
+            whole = json.dumps(said, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+            said = json.loads(whole.decode("utf-16-le", "replace"))
     except UnicodeDecodeError:
         return Wrong("the answer is no UTF-8 text")
     except RecursionError:

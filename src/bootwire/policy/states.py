@@ -75,7 +75,7 @@ def looked_at(state: State, now: float) -> State:
     if state.may_install and now >= state.until:
         how = "before it had booted" if state.phase == "armed" else "before it had finished"
         because = f"its time was over {how}: arm it again"
-        return replace(state, phase="failed", tries=0, unproved=0, since=now, because=because)
+        return replace(state, phase="failed", tries=0, unproved=0, since=state.until, because=because)
     return state
 
 
@@ -106,7 +106,7 @@ def began_unproved(state: State, now: float, why: str) -> State | str:
 
 
 def _same_boot(state: State, now: float) -> bool:
-    return state.phase == "installing" and now - state.since < SAME_BOOT
+    return state.phase == "installing" and 0 <= now - state.since < SAME_BOOT  # clocks are set back, too
 
 
 def done(state: State, serial: int, now: float, how: str) -> State | str:
@@ -125,9 +125,12 @@ def allowed(target: Target | Silence, state: State) -> Target | Silence:
     if isinstance(target, Silence) or not target.variables.get("install"):
         return target
     name = f"profile {target.profile}" if target.profile else "this"
-    if state.may_install:
+    if state.may_install and state.profile in ("", target.profile):
         return replace(target, because=f"{target.because}; {state.because}")
-    if state.phase == "installed":
+    if state.may_install:
+        because = f"it is armed with profile {state.profile}, not with {target.profile or 'this'}: bootwire arm"
+        because += f" {state.machine} --profile {target.profile}" if target.profile else f" {state.machine}"
+    elif state.phase == "installed":
         because = f"{name} installs, and it is installed: {state.because}"
     else:
         because = f"{name} installs, and it may not: {state.because}; bootwire arm {state.machine}"

@@ -185,7 +185,7 @@ class ApiDecider:
             headers = {"X-Bootwire-Stage": traits.stage, "X-Bootwire-Arch": traits.platform or "unknown"}
         try:
             response = await self._client().get(
-                yarl.URL(url, encoded=True), headers=headers, max_redirects=REDIRECTS, allow_redirects=True
+                yarl.URL(url, encoded=True), headers=headers, max_redirects=REDIRECTS + 1, allow_redirects=True
             )
             async with response:
                 if any(step.url.scheme != response.url.scheme for step in response.history):
@@ -225,8 +225,7 @@ class ApiMode:
     """
 
     def __init__(self, service: Service, images: Images) -> None:
-        parts = urlsplit(service.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        if not _is_prefix(service.url):
             raise StartError(f"{service.url} is no http or https URL to put /v1/boot/<mac> behind", 2)
         self._decider = ApiDecider(service)
         self.decider: Decider = self._decider
@@ -261,6 +260,15 @@ class ApiMode:
     async def close(self) -> None:
         await self._decider.close()
         await self._images.close()
+
+
+def _is_prefix(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets without an IPv6 address, a port beyond 65535
+        return False
+    return bool(usable) and not parts.query and not parts.fragment
 
 
 def seconds(text: str) -> float:

@@ -71,6 +71,7 @@ class States:
         store.tables("states", _TABLES)
         rows = store.ask(f"SELECT {_COLUMNS} FROM machine_states")
         self._states: dict[str, State] = {row[0]: State(*row) for row in rows}
+        self._hands_over: dict[str, bool] = {}  # of machines that were armed: is it done when its kernel is started
         self.rooms: Mapping[str, Room] = {ROOM: self.room}
 
     # --- a decider ------------------------------------------------------------------------------------------------
@@ -94,13 +95,13 @@ class States:
     def render(self, target: Target, traits: Traits, link: Link) -> Target:
         """The texts; a boot script that installs is a try. `phone_home` is where the installed system reports."""
         if target.variables.get("install") and self.state(traits.machine).may_install:
-            refused = self._begin(traits)
+            refused = self._begin(target, traits)
             if refused:
                 return self._inner.render(replace(target, kernel=None, local=True, because=refused), traits, link)
         variables = {**target.variables, "phone_home": self.home(traits.machine, link.base)}
         return self._inner.render(replace(target, variables=variables), traits, link)
 
-    def _begin(self, traits: Traits) -> str:
+    def _begin(self, target: Target, traits: Traits) -> str:
         """Account for a boot that installs; why it does not, or "".
 
         Whose try it is: the machine's where who asks has the address that DHCP gave it, or its MAC on our own link.
@@ -118,6 +119,8 @@ class States:
             return found
 
         state = self._change(traits.machine, change)
+        if state.may_install and not refused:
+            self._hands_over[traits.machine] = target.variables.get("done") == "hand-over"
         return refused if state.may_install else state.because
 
     # --- what machines report -------------------------------------------------------------------------------------
@@ -146,12 +149,15 @@ class States:
         if not isinstance(record.fact, HandedOver):
             return
         state = self.state(record.fact.machine)
-        if state.phase == "installing":
-            target = self._named(state.profile, Traits(state.machine, stage="other")) if self._named else None
-            if target is not None and target.variables.get("done") == "hand-over":
-                self._report(
-                    state.machine, state.serial, "its kernel was started, which is all that its profile asks for"
-                )
+        if state.phase == "installing" and self._ends_at_hand_over(state):
+            self._report(state.machine, state.serial, "its kernel was started, which is all that its profile asks for")
+
+    def _ends_at_hand_over(self, state: State) -> bool:
+        """What its boot script was made of says so; its profile, where that was before the server's start."""
+        if state.machine in self._hands_over:
+            return self._hands_over[state.machine]
+        target = self._named(state.profile, Traits(state.machine, stage="other")) if self._named else None
+        return target is not None and target.variables.get("done") == "hand-over"
 
     def _report(self, machine: str, serial: int, how: str) -> str:
         """Why a report counts for nothing, or ""."""
