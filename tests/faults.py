@@ -23,10 +23,11 @@ from typing import Any
 
 from assets import samples
 from bootwire.serve.ports import owners
-from namespaces import Namespace, dnsmasq, lan
+from namespaces import Namespace, dnsmasq, switched
 from product import ROOT, Server
 
 NETWORK, OURS, MACHINE, OTHER = "10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4"
+NOBODY = "10.9.0.77"
 PATIENCE = 75.0
 """Seconds from the doctor's end to the verdict: the longest patience of a rule is 45 s."""
 
@@ -36,7 +37,9 @@ class Site:
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self.folder, self._stack = folder, stack
-        self.network, self.ours, self.machine, self.other = stack.enter_context(lan(4))
+        self.switch, hosts = stack.enter_context(switched(4))
+        self.network, self.ours, self.machine, self.other = hosts
+        self.mac = ""  # of the machine, where it must be known before
         self.servers: list[Server] = []
         self.published = self._made(folder / "files")
         self.loaders = self._made(folder / "loaders")
@@ -61,20 +64,39 @@ class Site:
         self._stack.enter_context(dnsmasq(where or self.network, *options))
 
     def bootwire(
-        self, *arguments: str, verb: str = "boot", where: Namespace | None = None, loaders: bool = True
+        self,
+        *arguments: str,
+        verb: str = "boot",
+        where: Namespace | None = None,
+        loaders: bool = True,
+        within: tuple[str, ...] = (),
     ) -> Server:
-        """A ready Bootwire. loaders: iPXE builds are at hand; else PXELINUX, for a BIOS alone."""
+        """A ready Bootwire. loaders: iPXE builds are at hand; else PXELINUX, for a BIOS alone. within: as `Server`."""
         if verb == "boot" and not arguments:
             arguments = (self.kernel, self.initrd)
         more = ("--loaders", str(self.with_loaders())) if loaders else ()
         server = Server(
             where or self.ours, *arguments, *more, "--files", str(self.published), "--no-fetch", "--json",
-            "--state-dir", str(self.folder / f"state{len(self.servers)}"), verb=verb,
+            "--state-dir", self.state(len(self.servers)), verb=verb, within=within,
         )  # fmt: skip
         self._stack.callback(_end, server)
         self.servers.append(server)
         server.ready()
         return server
+
+    def state(self, number: int = 0) -> str:
+        """The state directory of a Bootwire, in the order in which they were started."""
+        return str(self.folder / f"state{number}")
+
+    def order(self, *words: str) -> str:
+        """A command to the first Bootwire, on its own host; what it prints."""
+        process = self.ours.start(
+            sys.executable, "-m", "bootwire", *words, "--state-dir", self.state(),
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        out, trouble = process.communicate(timeout=60)
+        assert process.returncode == 0, (words, trouble.decode())
+        return out.decode()
 
     def with_loaders(self) -> Path:
         """A directory of what Bootwire takes for iPXE builds."""
@@ -101,6 +123,17 @@ class Site:
         conf = self.write("udhcpd.conf", f"{text}pidfile {self.folder}/udhcpd.pid\n{settings}\n".encode())
         self.run(where or self.network, ("udp", 67), "busybox", "udhcpd", "-f", str(conf))
 
+    def kea(self, **subnet: object) -> None:
+        """Kea for 10.9.0.201 to .210, with more of its subnet's settings."""
+        pool = {"id": 1, "subnet": "10.9.0.0/24", "pools": [{"pool": "10.9.0.201 - 10.9.0.210"}], **subnet}
+        settings = {
+            "interfaces-config": {"interfaces": ["lan"]}, "lease-database": {"type": "memfile", "persist": False},
+            "valid-lifetime": 3600, "subnet4": [pool],
+        }  # fmt: skip
+        conf = self.write("kea.json", json.dumps({"Dhcp4": settings}).encode())
+        places = (f"KEA_PIDFILE_DIR={self.folder}", "KEA_LOCKFILE_DIR=none", f"KEA_DHCP_DATA_DIR={self.folder}")
+        self.run(self.network, ("udp", 67), "env", *places, "kea-dhcp4", "-c", str(conf))
+
     def nginx(self, locations: str = "") -> None:
         """A web server on the other host's port 8000, with the directory www."""
         www = self.write("www/vmlinuz", samples.bzimage()).parent
@@ -115,10 +148,11 @@ class Site:
         """A ready fleet of this file."""
         self.bootwire(str(self.write("fleet.toml", text.encode())), verb="serve")
 
-    def router(self, *relays_to: str, router: str = "10.8.0.1") -> None:
+    def router(self, *relays_to: str, router: str = "10.8.0.1", dhcp: tuple[str, ...] = ()) -> None:
         """The machine's cable goes to the other host, which routes: 10.8.0.1/24, the machine's network, and 10.9.0.4.
 
         relays_to: servers that its relay agent asks. router: what the DHCP server tells the machine, "" for none.
+        dhcp: more of its options; the relay agent then leaves option 82 alone, else it adds its own and takes it out.
         """
         self.machine.run("ip link delete lan")
         self.other.run(f"ip link add far type veth peer name lan netns {self.machine.tid}")
@@ -131,13 +165,15 @@ class Site:
         for host in (self.machine, self.other):
             host.wait_for_carrier()
         self.dhcp("--dhcp-range=set:far,10.8.0.100,10.8.0.200,255.255.255.0,1h", f"--dhcp-option=tag:far,3,{router}"
-                  if router else "--dhcp-option=tag:far,3")  # fmt: skip
-        self.run(self.other, ("udp", 67), "dhcrelay", "-4", "-d", "-a", "-pf", f"{self.folder}/relay.pid",
-                 "-id", "far", "-iu", "lan", *relays_to)  # fmt: skip
+                  if router else "--dhcp-option=tag:far,3", *dhcp)  # fmt: skip
+        self.run(self.other, ("udp", 67), "dhcrelay", "-4", "-d", *(() if dhcp else ("-a",)), "-pf",
+                 f"{self.folder}/relay.pid", "-id", "far", "-iu", "lan", *relays_to)  # fmt: skip
 
     def filter(self, where: Namespace, rule: str, hook: str = "input") -> None:
-        """An nftables rule there. hook: input, output, forward, or egress of `lan`, which sees raw packets, too."""
-        table, at = ("netdev", "hook egress device lan") if hook == "egress" else ("inet", f"hook {hook}")
+        """An nftables rule there. hook: input, output, forward, or "egress device NAME", which sees raw packets, too;
+        "egress" alone is that of `lan`."""
+        hook = "egress device lan" if hook == "egress" else hook
+        table, at = ("netdev" if "device" in hook else "inet"), f"hook {hook}"
         text = f"table {table} fault {{\n chain fault {{\n type filter {at} priority 0;\n {rule}\n }}\n}}\n"
         where.run(f"nft -f {self.write('fault.nft', text.encode())}")
 
@@ -145,7 +181,8 @@ class Site:
 
     def examine(self, kind: str) -> dict[str, Any]:
         """The doctor's report of a machine of this kind."""
-        words = (sys.executable, "-m", "bootwire", "doctor", "--nic", "lan", "--json", "--as", kind)
+        words = [sys.executable, "-m", "bootwire", "doctor", "--nic", "lan", "--json", "--as", kind]
+        words += ["--mac", self.mac] if self.mac else []
         process = self.machine.start(
             *words, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -218,10 +255,11 @@ class Fault:
 
     name     as the test is called
     made     how, in words for a person
-    verdict  the cause that the running server names; "" where it cannot: why says why
+    verdict  the cause that the running server names; "" where it cannot: why says why, or what is said besides
     doctor   the cause that the doctor names
     kind     of the machine, as `doctor --as` has it
     make     makes it
+    says     words that the verdict has, where its cause alone says too little
     """
 
     name: str
@@ -231,6 +269,7 @@ class Fault:
     kind: str
     make: Callable[[Site], object]
     why: str = ""
+    says: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,6 +422,56 @@ def without_mask(site: Site) -> None:
     site.bootwire()
 
 
+def absent(site: Site) -> None:
+    """Kea hands out the boot file of a host that is switched off."""
+    site.kea(**{"next-server": NOBODY, "boot-file-name": "pxelinux.0"})
+    site.bootwire()
+
+
+def without_next_server(site: Site) -> None:
+    site.udhcpd(f"{ADDRESSES}\nboot_file u-boot.scr")
+    site.bootwire()
+
+
+def fragments(site: Site) -> None:
+    """The machine's router has to cut blocks into pieces, and a filter behind it lets none of those pass."""
+    site.router(NETWORK, OURS)
+    site.bootwire()
+    site.other.run("ip link set far mtu 1000")
+    site.filter(site.other, "ip frag-off & 0x3fff != 0 drop", "egress device far")
+
+
+def unreadable(site: Site) -> None:
+    """Bootwire's file is its user's own, and not even he may read it; root without the right to override that."""
+    site.write("files/locked.0", samples.zbin(bytes(60_000))).chmod(0)
+    site.dhcp(f"--dhcp-boot=locked.0,,{OURS}")
+    site.bootwire(
+        site.kernel, site.initrd, "--mode", "off",
+        within=("setpriv", "--bounding-set", "-dac_override,-dac_read_search"),
+    )  # fmt: skip
+
+
+def expired(site: Site) -> None:
+    """The machine is armed for a second, and comes later."""
+    site.mac = "02:00:00:00:00:66"
+    site.dhcp()
+    site.fleet(INSTALLS)
+    site.order("arm", site.mac, "--within", "1s")
+    until = time.monotonic() + 20
+    while "failed" not in site.order("machines"):
+        assert time.monotonic() < until, site.order("machines")
+
+
+INSTALLS = """
+[[group]]
+name = "all"
+profile = "installer"
+[profiles.installer]
+kernel = "vmlinuz"
+install = true
+"""
+
+
 def elsewhere(site: Site) -> None:
     site.dhcp(*HTTP_BOOT, f"--dhcp-boot=tag:http,http://{OTHER}:8000/moved.efi")
     site.nginx(f"location = /moved.efi {{ return 302 http://{OTHER}:8000/boot.efi; }}")
@@ -487,6 +576,18 @@ FAULTS: tuple[Fault, ...] = (
           beside(*HTTP_BOOT, f"--dhcp-boot=tag:http,http://{OURS}/files/boot", mode="off")),
     Fault("HTTP Boot sent elsewhere", "the DHCP server names a URL that answers with a redirection", "second-server",
           "http-redirect", "uefi-http", elsewhere),
+    Fault("DHCP server's boot server is off", "Kea names a boot file of a host that is off, and a loader follows it",
+          "http-blocked", "arp-unanswered", "bios", absent,
+          "or that: Kea answers the machine alone, and nobody else hears what it names",
+          says=f"or the DHCP server {NETWORK} names a boot file of its own"),
+    Fault("no next-server", "BusyBox's udhcpd names a boot file and no server (siaddr 0.0.0.0)", "no-next-server",
+          "no-next-server", "u-boot", without_next_server),
+    Fault("boot file not readable", "the DHCP server names a file that Bootwire may not read", "file-forbidden",
+          "file-forbidden", "bios", unreadable),
+    Fault("armed too long ago", "the fleet file's installer was armed for a second, and the machine came later",
+          "not-armed", "no-boot-server", "bios", expired, says="its time was over before it had booted"),
+    Fault("fragments dropped", "a router cuts blocks into pieces, and a firewall behind it drops those",
+          "big-blocks-lost", "tftp-large-blocks", "uefi", fragments),
     Fault("relay without Bootwire", "the relay agent asks the DHCP server alone", "", "relay-not-to-us", "bios",
           behind(NETWORK), "Bootwire is never asked: no packet of the machine comes to it"),
     Fault("answers to the relay dropped", "a firewall drops what Bootwire sends to the relay agent", "relay-drops",

@@ -84,6 +84,13 @@ def plug(bridge: Namespace, host: Namespace, number: int, name: str) -> None:
 @contextlib.contextmanager
 def lan(hosts: int) -> Iterator[list[Namespace]]:
     """So many namespaces on one bridge: 10.9.0.N/24 on `lan` in the Nth, counted from 1."""
+    with switched(hosts) as (_, made):
+        yield made
+
+
+@contextlib.contextmanager
+def switched(hosts: int) -> Iterator[tuple[Namespace, list[Namespace]]]:
+    """`lan`, and the namespace of the bridge, whose interface `toN` is the Nth host's cable."""
     bridge = Namespace()
     made = [Namespace() for _ in range(hosts)]
     try:
@@ -93,7 +100,7 @@ def lan(hosts: int) -> Iterator[list[Namespace]]:
             plug(bridge, host, number, "lan")
         for host in made:
             host.wait_for_carrier()
-        yield made
+        yield bridge, made
     finally:
         for host in (bridge, *made):
             host.close()

@@ -528,6 +528,38 @@ def test_another_netboot_server_is_told_once_a_minute():
     assert (rival.server, rival.what, rival.boot_file) == ("192.0.2.99", "proxy offer", "52:54:00:12:34:56/0")
 
 
+RIVAL = ("192.0.2.99", 67)
+
+
+def _answered(boots: BootServer, machine: str, xid: int, second: int, rival=RIVAL) -> list[Effect]:
+    """What is told when a machine asks, and a rival's offer to it is overheard; told twice in one attempt."""
+    mac = bytes.fromhex(machine.replace(":", "")) + bytes(10)
+    ask = replace(changed("edk2-x64-discover"), chaddr=mac, xid=xid)
+    offer = replace(changed("pixiecore-proxy-offer"), chaddr=mac, xid=xid)
+    effects = boots.receive(datagram(ask), second * S)
+    return effects + [e for at in (0, 1) for e in boots.observe(overheard(offer, rival), (second + at) * S)]
+
+
+def test_a_rival_is_told_in_each_attempt_of_each_machine():
+    boots = server()
+    told = [
+        _answered(boots, machine, xid, second)
+        for machine, xid, second in ((MAC, 1, 1), ("02:00:00:00:00:02", 2, 3), (MAC, 3, 20))
+    ]
+    machines = [[one.machine for one in facts(each, RivalSeen)] for each in told]
+    assert machines == [[MAC], ["02:00:00:00:00:02"], [MAC]]
+
+
+def test_a_rivals_offer_that_is_overheard_before_the_question_counts_for_it():
+    boots = server()
+    offer = replace(changed("pixiecore-proxy-offer"), xid=7)
+    ask = replace(changed("edk2-x64-discover"), chaddr=offer.chaddr, xid=7)
+    boots.observe(overheard(offer, RIVAL), S)
+    assert [one.server for one in facts(boots.receive(datagram(ask), S + MS), RivalSeen)] == [RIVAL[0]]
+    boots.observe(overheard(replace(offer, xid=8), RIVAL), 2 * S)
+    assert facts(boots.receive(datagram(replace(ask, xid=8)), 9 * S), RivalSeen) == []
+
+
 def test_our_own_offers_are_no_rivals():
     boots = server()
     send, _ = only_send(boots.receive(datagram("edk2-x64-discover"), S))

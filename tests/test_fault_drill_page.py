@@ -9,7 +9,7 @@ PAGE = ROOT / "docs/reference/fault-drill.md"
 
 
 def row(fault: Fault) -> str:
-    verdict = f"`{fault.verdict}`" if fault.verdict else f"none: {fault.why}"
+    verdict = (f"`{fault.verdict}`" if fault.verdict else "none") + (f": {fault.why}" if fault.why else "")
     return f"| {fault.name} | {fault.made} | {fault.kind} | {verdict} | `{fault.doctor}` |"
 
 

@@ -34,6 +34,7 @@ from bootwire.facts import (
 from bootwire.policy.client import Client, Kind, classify
 from bootwire.policy.decide import PXELINUX, History, Offerings, Plan, Recipe, decide
 from bootwire.policy.inventory import Hardware
+from bootwire.policy.offers import lacks_server
 from bootwire.policy.target import LOCAL, Decision, Menu, Silence, Stage, Target, Traits
 from bootwire.policy.target import traits as read_traits
 from bootwire.wire import dhcp4
@@ -118,6 +119,7 @@ class BootServer:
         self._worked: Lru[str, Recipe] = Lru(_FAMILIES)  # Client.family -> recipe
         self._own: Lru[str, None] = Lru(_FAMILIES)  # our own addresses, as datagrams showed them
         self._said: Lru[tuple[str, ...], Ns] = Lru(_MACHINES)  # facts not to repeat -> when last said
+        self._early: Lru[str, tuple[int, RivalSeen, Ns]] = Lru(_FAMILIES)  # by MAC: xid, and what was said, when
         self._refusals = _Refusals()
         self._rival_vendor_until: Ns = 0
         self._notes: deque[tuple[str, str, Ns]] = deque(maxlen=_MACHINES)  # machine, loader ("": it started), when
@@ -245,7 +247,7 @@ class BootServer:
                 return []
         else:
             memory.begin(client, message, now)
-            effects = [_discovered(datagram, message, client, memory.retry)]
+            effects = [_discovered(datagram, message, client, memory.retry), *self._early_rival(memory, message, now)]
         if self.settings.mode == "off":
             memory.answered = (*memory.answered, message.giaddr)
             return effects + self._silent(client, "dhcp", "port 67 is left alone (--mode off)", now)
@@ -424,6 +426,8 @@ class BootServer:
             what = "no subnet mask"
         elif claims and not message.boot_file:
             what = "vendor class alone"
+        elif message.type == dhcp4.OFFER and lacks_server(message):
+            what = "no next server"
         if not what:
             return []
         address = "" if message.yiaddr == _NONE else message.yiaddr
@@ -440,7 +444,7 @@ class BootServer:
             own = self._own.has(server) or self._own.has(datagram.source[0])
             if not claims or own or message.type != dhcp4.OFFER:
                 return []
-            return self._once(now, S * 60, RivalSeen(message.mac, server, "proxy offer", printable(file)), server)
+            return self._rival_seen(message, server, "proxy offer", now)
         effects: list[Effect] = []
         if claims:
             self._rival_vendor_until = now + _RIVAL_REMEMBERED
@@ -448,14 +452,32 @@ class BootServer:
             fix = f"remove option 60 (vendor class) from the DHCP server {server}: it is left over from another setup"
             effects += self._once(now, S * 3600, Warned("", what, fix), server, "option 60")
         if file and datagram.ours.encode() not in file and not self._own.has(message.siaddr):
-            seen = RivalSeen(message.mac, server, "offer with a boot file", printable(file))
-            effects += self._once(now, S * 60, seen, server)
+            effects += self._rival_seen(message, server, "offer with a boot file", now)
             what = (
                 f"the DHCP server {server} names a boot file of its own ({printable(file, 80)}); iPXE follows that one"
             )
             fix = f"remove the boot file (option 67, `filename`, `dhcp-boot`) from the DHCP server {server}"
             effects += self._once(now, S * 3600, Warned("", what, fix), server, "boot file")
         return effects
+
+    def _rival_seen(self, message: Message, server: str, what: str, now: Ns) -> list[Effect]:
+        """Told once in each attempt of a machine that netboots, since its verdict may be this; else once a minute.
+
+        Replies are overheard on another socket than questions are heard on, so that one may be there too early.
+        """
+        fact = RivalSeen(message.mac, server, what, printable(message.boot_file))
+        memory = self._machines.get(message.mac)
+        if memory is not None and memory.xid == message.xid:
+            return self._once(now, S * 60, fact, server, message.mac, str(memory.boot))
+        self._early.put(message.mac, (message.xid, fact, now))
+        return self._once(now, S * 60, fact, server)
+
+    def _early_rival(self, memory: _Machine, message: Message, now: Ns) -> list[Effect]:
+        """The reply that was overheard before the question that now begins an attempt."""
+        early = self._early.pop(message.mac)
+        if early is None or early[0] != message.xid or now - early[2] > _EARLY_REPLY:
+            return []
+        return self._once(now, S * 60, early[1], early[1].server, message.mac, str(memory.boot))
 
     # --- memory -------------------------------------------------------------------------------------------------
 
@@ -600,6 +622,7 @@ _SAME_ATTEMPT: Ns = 60 * S  # the longest pause inside one attempt is 16 s (PXE 
 _SAME_BOOT: Ns = 120 * S  # from a loader's last octet to its own DISCOVER: seconds; people take longer to reset twice
 _BOOTING: Ns = 900 * S  # from a machine's DHCP messages to its script: people read menus of operators' scripts
 _RIVAL_REMEMBERED: Ns = 3600 * S
+_EARLY_REPLY: Ns = 2 * S  # what a busy server may take to come to the question that a rival has answered already
 
 
 @dataclass(slots=True)

@@ -160,7 +160,8 @@ class DhcpHeard(Fact):
     """What the network's own DHCP server told a machine that does not get on with it.
 
     what: "offer" (an address, and the machine asks again), "no subnet mask" (option 1 is missing), "vendor class alone"
-    (option 60 says PXEClient, and nothing to boot), "refusal" (NAK).
+    (option 60 says PXEClient, and nothing to boot), "no next server" (a boot file, and siaddr 0.0.0.0), "refusal"
+    (NAK).
     """
 
     kind: ClassVar[str] = "dhcp-heard"
@@ -171,7 +172,10 @@ class DhcpHeard(Fact):
 
 @dataclass(frozen=True, slots=True)
 class RivalSeen(Fact):
-    """Another server on this network answered a boot request, too. what: "proxy offer", "offer with a boot file"."""
+    """Another server on this network answered a boot request, too. what: "proxy offer", "offer with a boot file".
+
+    Told once in each attempt of a machine; of one that is not known to netboot once a minute and server.
+    """
 
     kind: ClassVar[str] = "rival"
     server: str

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from faults import NETWORK, OURS, Site
 from namespaces import Namespace, dnsmasq, lan, listening
 from product import ROOT, Server
 
@@ -444,3 +445,22 @@ def test_wrong_usage(hosts: list[Namespace], arguments: tuple[str, ...], said: s
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = hosts[2].call(lambda: subprocess.run(words, capture_output=True, text=True, env=environment, check=False))
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+def test_where_a_relay_or_a_switch_places_the_machine_is_shown(relayed: bool, tmp_path: Path) -> None:
+    """As one leaves it in the DHCP server's answers: circuit id "p1/7", remote id 00:07 (RFC 3046)."""
+    left = "--dhcp-option-force=82,01:04:70:31:2f:37:02:02:00:07"
+    with contextlib.ExitStack() as stack:
+        site = Site(tmp_path, stack)
+        if relayed:
+            site.router(NETWORK, OURS, dhcp=(left,))
+        else:
+            site.dhcp(left)
+        site.bootwire()
+        report = site.examine("bios")
+    said = {one["cause"]: one["because"] for one in report["findings"]}
+    cause = "behind-relay" if relayed else "behind-snooping-switch"
+    assert "places the machine at circuit id p1/7, remote id 0x0007" in said[cause], said
+    placed = {one["server"]: (one["circuit_id"], one["remote_id"]) for one in report["offers"]}
+    assert placed == {NETWORK: ("p1/7", "0x0007"), OURS: ("", "")}

@@ -6,12 +6,13 @@ look at what was said.
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from faults import FAULTS, Fault, Seen, drill
+from faults import FAULTS, NETWORK, PXE_ITSELF, Fault, Seen, Site, drill
 
 pytestmark = pytest.mark.interop
 
@@ -44,3 +45,18 @@ def test_the_cause_is_named(fault: Fault, seen: dict[str, Seen | Exception]) -> 
     if isinstance(said, Exception):
         raise said
     assert (said.verdict.get("cause", ""), fault.doctor in said.findings) == (fault.verdict, True), said
+    assert fault.says in said.verdict.get("because", ""), said.verdict
+
+
+def test_two_machines_within_a_minute_are_both_told_of_the_server_that_they_followed(tmp_path: Path) -> None:
+    for place in (tmp_path, *tmp_path.parents[:2]):
+        place.chmod(0o755)
+    with contextlib.ExitStack() as stack:
+        site = Site(tmp_path, stack)
+        site.dhcp("--dhcp-boot=other.efi", *PXE_ITSELF)
+        site.bootwire()
+        with ThreadPoolExecutor(2) as pool:
+            reports = list(pool.map(site.examine, ("uefi", "uefi")))
+        verdicts = [site.verdict(report["trials"][0]["mac"]) for report in reports]
+    said = [(one.get("cause"), one.get("because", "").startswith(f"{NETWORK} answers")) for one in verdicts]
+    assert said == [("second-server", True)] * 2, verdicts

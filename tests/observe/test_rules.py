@@ -44,6 +44,8 @@ OTHERS_ADDRESS = facts.AddressSeen(OTHER, "10.0.0.77", THEM)
 REQUEST = facts.PxeRequested(MAC, "UEFI x64", IP, 68)
 ANSWER = facts.PxeAnswered(MAC, LOADER, US, IP, "UEFI x64")
 SILENT = facts.Silent(MAC, "dhcp", "it goes on with its own disk: rule 3", "UEFI x64")
+NOT_ARMED = "profile linux installs, and it may not: it was never armed; bootwire arm 52:54:00:12:34:56"
+UNREADABLE = "this server may not read it"
 HANDED_OVER = facts.HandedOver(MAC, IP, 52_000_000, 3.0)
 
 ASKING: Story = ((0, discover()), (0.1, offer()), (4, discover(retry=1)), (4.1, offer()), (12, discover(retry=2)),
@@ -55,6 +57,7 @@ KERNEL: Story = (*SCRIPT, (6, fetched("kernel", 12_000_000, "http")))
 
 STORIES: dict[str, tuple[str, Story]] = {
     "declined": ("declined", ((0, discover()), (0.1, SILENT))),
+    "not-armed": ("declined", ((0, discover()), (0.1, facts.Silent(MAC, "dhcp", NOT_ARMED, "UEFI x64")))),
     "undecided": ("silent", ((0, discover()), (4, discover(retry=1)))),
     "relay-drops": ("silent", tuple((at, discover(relay="10.9.0.1") if isinstance(fact, facts.Discovered) else fact)
                                     for at, fact in ASKING)),
@@ -67,6 +70,7 @@ STORIES: dict[str, tuple[str, Story]] = {
     "offer-without-mask": ("stuck", (*ASKING[:2], (0.2, facts.DhcpHeard(MAC, THEM, "no subnet mask", IP)))),
     "vendor-class-alone": ("stuck", (*ASKING[:2], (0.2, facts.DhcpHeard(MAC, THEM, "vendor class alone", IP)),
                                      (1, ADDRESS))),
+    "no-next-server": ("stuck", (*ASKING[:2], (0.2, facts.DhcpHeard(MAC, THEM, "no next server", IP)), (1, ADDRESS))),
     "proxy-ignored": ("stuck", ((0, discover("BIOS")), (0.1, offer()), (1, ADDRESS))),
     "pxe-request-lost": ("stuck", ((0, discover()), (0.1, offer()), (1, ADDRESS))),
     "loader-too-big": ("stuck", ((0, discover("BIOS")), (0.1, offer()), (1, ADDRESS),
@@ -82,6 +86,7 @@ STORIES: dict[str, tuple[str, Story]] = {
     "tftp-broke-off": ("stuck", (*BEGUN, (20, failed(LOADER, "no ACK of block 9 for 20 s", 4_608)))),
     "tftp-client-refused": ("stuck", (*BEGUN, (3, failed(LOADER, "the client ended it: ERROR 3 disk full", 9)))),
     "file-missing": ("stuck", (*BEGUN, (2, facts.NotFound(MAC, "tftp", "pxelinux.0", IP, "no such file")))),
+    "file-forbidden": ("stuck", (*BEGUN, (2, facts.NotFound(MAC, "tftp", "locked.0", IP, UNREADABLE)))),
     "loader-loop": ("stuck", (*BEGUN, *((2 + at, fact) for at in range(4)
                                         for fact in (fetched(LOADER), discover("iPXE 2.0"))))),
     "wrong-architecture": ("stuck", (*BEGUN, (2, fetched("bios/undionly.kpxe")))),
@@ -142,6 +147,32 @@ def test_a_loader_that_asked_dhcp_and_not_for_its_script_is_kept_from_http_unles
     story = (*LOADED, (3, script("autoexec.ipxe")), (4, discover("iPXE 2.0")), (4.1, offer()))
     more = ((5, discover("iPXE 2.0", retry=1)), (7, discover("iPXE 2.0", retry=2)))
     assert [judged(story)[0].cause, judged((*story, *more))[0].cause] == ["http-blocked", "loader-no-network"]
+
+
+def test_each_machine_is_told_of_the_rival_that_it_followed() -> None:
+    boots, told = Boots(), []
+    third = "10.0.0.253"
+    for machine, rivals, by in ((MAC, (third, THEM), THEM), (OTHER, (third,), THEM), ("02:00:00:00:00:03", (), THEM)):
+        story = [(0, discover(machine=machine)), (0.1, replace(offer(), machine=machine))]
+        story += [(0.2, facts.RivalSeen(machine, rival, "proxy offer")) for rival in rivals]
+        for second, fact in [*story, (1, facts.AddressSeen(machine, f"10.0.0.{len(told) + 9}", by))]:
+            told += boots.take(Record(1e9 + second, EPOCH + round(second * 1e9), fact))
+    told += boots.tick(EPOCH + 60 * 10**9)
+    said = {verdict.machine: (verdict.cause, verdict.because.split(" answers")[0]) for verdict in told}
+    assert said[MAC] == ("second-server", THEM)
+    assert said[OTHER] == ("second-server", third)
+    assert said["02:00:00:00:00:03"][0] == "pxe-request-lost"
+
+
+def test_a_machine_is_told_of_all_rivals_where_nobody_knows_which_it_followed_and_of_no_more_than_four() -> None:
+    rivals = [(0.2, facts.RivalSeen(MAC, f"10.0.0.{25 + at}", "proxy offer")) for at in range(9)]
+    (verdict,) = judged(((0, discover()), (0.1, offer()), *rivals, (1, ADDRESS)))
+    assert verdict.because.startswith("10.0.0.25 or 10.0.0.26 or 10.0.0.27 or 10.0.0.28 answers")
+
+
+def test_u_boot_may_ask_for_files_that_its_dhcp_server_names() -> None:
+    alone = facts.Silent(MAC, "dhcp", "U-Boot takes its server from the network's own DHCP server", "U-Boot arm64")
+    assert judged(((0, discover("U-Boot arm64")), (0.1, alone)), 20) == []
 
 
 def test_with_dhcp_left_alone_what_a_machine_does_with_our_files_counts() -> None:

@@ -78,6 +78,7 @@ def transfer(block: int, window: int = 1, why: str = "") -> Fetch:
         ([transfer(512, why="silent")], ["tftp-blocked"]),
         ([transfer(512, why="prohibited")], ["tftp-blocked"]),
         ([transfer(512, why="error")], ["file-missing"]),
+        ([transfer(512, why="forbidden")], ["file-forbidden"]),
         ([transfer(512), transfer(1468, why="silent"), transfer(1468, 4, "silent")], ["tftp-large-blocks"]),
         ([transfer(512), transfer(1468), transfer(1468, 4, "silent")], ["tftp-windows"]),
         ([transfer(512), transfer(1468), transfer(1468, 4, "silent"), transfer(1468, 16)], []),

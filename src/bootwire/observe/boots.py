@@ -27,8 +27,12 @@ RECORDS = 256
 """Records kept of one boot: a Linux boot has 20 to 60; one that fetches thousands of files keeps its beginning."""
 
 TRANSFERS = 256
+RIVALS = 4
 CONSOLE = 40
 """The last lines of a machine's console that a verdict may quote from."""
+
+LEFT_ALONE = ("--mode off", "own DHCP server")
+"""Words of silences that are no refusal: the DHCP server says what the machine is to boot, and it may be of ours."""
 
 EARLY = 64
 EARLY_NS = 2_000_000_000
@@ -86,7 +90,8 @@ class Boot:
     address    dotted, "" if not known; given_by: the DHCP server that gave it
     proxied    whether it said that it has a ProxyDHCP offer ("yes", "no"); "" if it did not say
     dhcp_heard what its DHCP server told it that it does not get on with, "" for nothing; dhcp_by: that server
-    left_alone nobody's DHCP is answered here (--mode off); files may be asked for all the same
+    left_alone its DHCP is not answered here (--mode off, U-Boot); files may be asked for all the same
+    rivals     other netboot servers that answered it, in that order
     probed     the file that it asked the size of, and fetched nothing since: (name, octets, protocol)
     stages     by name, those that were reached, as they were first reached
     discovers  DISCOVERs of all its programs: firmware, loader; offers: how many were answered
@@ -122,7 +127,7 @@ class Boot:
     what: str = ""
     loader: str = ""
     declined: str = ""
-    rival: str = ""
+    rivals: tuple[str, ...] = ()
     stages: dict[str, Stage] = field(default_factory=dict)
     transfers: list[Transfer] = field(default_factory=list)
     discovers: int = 0
@@ -143,6 +148,11 @@ class Boot:
     records: list[Record] = field(default_factory=list)
     left_out: int = 0
     revision: int = 0  # grows with every change, for whoever shows it
+
+    @property
+    def rival(self) -> str:
+        """Whom it followed: the one whose address it took; else any of those that answered it, "" for none."""
+        return self.given_by if self.given_by in self.rivals else " or ".join(self.rivals)
 
     @property
     def handed_over(self) -> bool:
@@ -508,10 +518,12 @@ def _fold(record: Record, boot: Boot) -> None:
                 if boot.handed_over:
                     _reach(boot, "alive", now, now)
             else:
-                boot.declined, boot.left_alone = fact.because, "--mode off" in fact.because
+                boot.declined = fact.because
+                boot.left_alone = any(words in fact.because for words in LEFT_ALONE)
                 boot.client = boot.client or fact.client
         case facts.RivalSeen() as fact:
-            boot.rival = fact.server
+            if fact.server not in boot.rivals and len(boot.rivals) < RIVALS:
+                boot.rivals = (*boot.rivals, fact.server)
         case facts.DhcpHeard() as fact:
             if fact.what != "offer" or not boot.dhcp_heard:
                 boot.dhcp_heard, boot.dhcp_by = fact.what, fact.server

@@ -195,6 +195,7 @@ _DHCP_HEARD = {
     "offer": "offers an address, and the machine asks again",
     "no subnet mask": "offers an address without a subnet mask (option 1)",
     "vendor class alone": "says that it is a boot server (option 60), and offers nothing to boot",
+    "no next server": "names a boot file, and no server to get it from (siaddr 0.0.0.0)",
     "refusal": "refuses the address that the machine asks for (NAK)",
 }
 

@@ -72,6 +72,9 @@ class Rule:
 CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
     Cause("declined", "Bootwire chose not to answer: {declined}", ("change the rule or the file that decides this",),
           "PXE-E53: No boot filename received", "PXE-E16: No valid offer received.", "docs/reference/offers.md"),
+    Cause("not-armed", "it may not install now: {declined}",
+          ("let it install once: bootwire arm {machine}",),
+          "PXE-E53: No boot filename received", "PXE-E16: No valid offer received.", "docs/concepts/boot-states.md"),
     Cause("undecided", "it asked {asked} and nobody has said yet what it shall boot",
           ("look whether the service that decides answers in time", "run with -v to see every step"),
           "PXE-E51: No DHCP or proxyDHCP offers were received", "PXE-E18: Server response timeout."),
@@ -98,6 +101,11 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
           ("remove option 60 (PXEClient) from the DHCP server {dhcp_by}: it is left over from another setup",),
           "PXE-E55: ProxyDHCP service did not reply to request on port 4011", "PXE-E16: No valid offer received.",
           "Microsoft KB259670; EDK2 PxeBcDhcp4.c: DhcpBinl goes before ProxyBinl"),
+    Cause("no-next-server", "the DHCP server {dhcp_by} names a boot file and no server to get it from (siaddr 0.0.0.0)",
+          ("set next-server in the DHCP server {dhcp_by} to the host that has the file",
+           "or remove the boot file there, so that machines that hear ProxyDHCP take our offer"),
+          "PXE-E7B: Missing MTFTP server IP address", "PXE-E18: Server response timeout.",
+          "RFC 2131 section 2: siaddr; U-Boot net/tftp.c: serverip not set; EDK2 asks the DHCP server itself"),
     Cause("no-dhcp-server", "it heard our offer, but no DHCP server on this network gave it an address",
           ("start the network's DHCP server, or look whether its addresses are used up",
            "look whether that server refuses this machine's MAC"),
@@ -167,6 +175,12 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
           "PXE-T01: File not found, PXE-E3B: TFTP Error - File Not found",
           "PXE-E23: Client received TFTP error from server.",
           "RFC 1350 section 5, error 1"),
+    Cause("file-forbidden", "it asks for {missing}, which is here and is not given away: {why}",
+          ("let the user that Bootwire runs as read the file, and enter every directory above it: chmod a+r, a+x",
+           "look whether SELinux or AppArmor keeps it from Bootwire"),
+          "PXE-T02: Access violation, PXE-E3C: TFTP Error - Access Violation",
+          "PXE-E23: Client received TFTP error from server.",
+          "RFC 1350 section 5, error 2"),
     Cause("loader-loop", "it fetched its boot loader {loads} times in one boot and never asked for a script",
           ("look whether the DHCP server names a boot file of its own: a loader follows that one again and again",),
           "the loader's banner again and again", "the loader's banner again and again",
@@ -191,7 +205,7 @@ CAUSES: dict[str, Cause] = {cause.id: cause for cause in (
     Cause("kernel-missing", "its script names {missing}, which is not served here: {why}",
           ("look at the kernel's and initrds' names in the configuration",),
           "iPXE: No such file or directory", "iPXE: No such file or directory"),
-    Cause("http-blocked", "{before}: HTTP does not get through",
+    Cause("http-blocked", "{before}: HTTP does not get through{or_else}",
           ("let the HTTP port through the firewall: sudo ufw allow proto tcp to any port 80",
            "look at its screen: it may wait for a key",
            "look whether the DHCP server names a boot file of its own: iPXE follows that one"),
@@ -323,8 +337,26 @@ def _missing(boot: Boot, stage: str) -> bool:
     return bool(boot.missing) and (stage_of(boot.missing[-1]) == stage or not stage)
 
 
+def _forbidden(boot: Boot) -> bool:
+    return bool(boot.missing) and "may not read it" in boot.missing_why
+
+
+def _may_not_install(boot: Boot) -> bool:
+    """It is told how to arm it (policy.states.allowed)."""
+    return "bootwire arm " in boot.declined
+
+
+def _or_else(boot: Boot) -> str:
+    """What else keeps a loader from a script that it was told of: nobody but the machine hears what is sent to it."""
+    if _script_asked(boot):
+        return ""
+    server = f"the DHCP server {boot.given_by}" if boot.given_by else "its DHCP server"
+    return f", or {server} names a boot file of its own"
+
+
 RULES: tuple[Rule, ...] = (
     # What went wrong in so many words comes first, then what can be told from silence alone.
+    Rule("declined", "not-armed", 1, lambda b, _: _may_not_install(b) and not _went_on(b)),
     Rule("declined", "declined", 1, lambda b, _: bool(b.declined) and not b.left_alone and not _went_on(b)),
     Rule("stuck", "big-blocks-lost", 3, lambda b, _: _big_blocks(b)),
     Rule("stuck", "loader-too-big", 8, lambda b, _: _too_big(b)),
@@ -332,6 +364,7 @@ RULES: tuple[Rule, ...] = (
     Rule("stuck", "tftp-client-refused", 5, lambda b, _: _client_refused(b)),
     Rule("stuck", "tftp-replies-lost", 3, lambda b, _: _tftp_failed(b, octets=False)),
     Rule("stuck", "tftp-broke-off", 5, lambda b, _: _tftp_failed(b, octets=True)),
+    Rule("stuck", "file-forbidden", 5, lambda b, _: not b.handed_over and _forbidden(b)),
     Rule("stuck", "initrd-missing", 5, lambda b, _: "kernel" in b.stages and _missing(b, "initrd")),
     Rule(
         "stuck",
@@ -361,6 +394,7 @@ RULES: tuple[Rule, ...] = (
         "stuck", "offer-without-mask", 8, lambda b, _: b.dhcp_heard == "no subnet mask" and not (b.bios or _went_on(b))
     ),
     Rule("stuck", "vendor-class-alone", 8, lambda b, _: b.dhcp_heard == "vendor class alone" and not _went_on(b)),
+    Rule("stuck", "no-next-server", 8, lambda b, _: b.dhcp_heard == "no next server" and not _went_on(b)),
     Rule("stuck", "pxe-answer-lost", 5, lambda b, _: b.pxe_requests >= 3 and not _went_on(b)),  # PXE 2.1: 1, 2, 3, 4 s
     Rule("stuck", "second-server", 10, lambda b, _: bool(b.rival) and not _went_on(b)),
     Rule("stuck", "no-tftp-request", 10, lambda b, _: b.pxe_answers > 0 and not _went_on(b)),
@@ -447,6 +481,7 @@ def _found(state: str, cause: Cause, boot: Boot, quiet: float) -> Finding:
         "declined": boot.declined, "discovers": boot.discovers,
         "asked": "once" if boot.discovers == 1 else f"{boot.discovers} times", "relay": boot.relay, "rival": boot.rival,
         "server": boot.server or "this server", "boot_file": _bare(boot) or "nothing yet", "address": boot.address,
+        "machine": boot.machine, "or_else": _or_else(boot),
         "pxe_requests": boot.pxe_requests, "name": failed.name if failed else "", "loads": boot.loader_transfers,
         "octets": failed.octets if failed else 0, "failed": failed.because if failed else "",
         "options": failed.options if failed else "", "loaded": _last_loader(boot), "loader": boot.loader,

@@ -36,6 +36,13 @@ def boots_directly(message: Message) -> bool:
     return bool((vendor(message).control or 0) & dhcp4.USE_BOOT_FILE) and bool(message.boot_file)
 
 
+def lacks_server(message: Message) -> bool:
+    """A boot file that is no URL, and neither siaddr nor option 66 says where it is."""
+    name = message.boot_file
+    nowhere = message.siaddr == "0.0.0.0" and not message.option(dhcp4.TFTP_SERVER)
+    return bool(name) and b"://" not in name and nowhere
+
+
 def kind(message: Message) -> str:
     """The class of an offer as PxeBcParseDhcp4Packet finds it; "" for one it drops."""
     if not message.option(dhcp4.MESSAGE_TYPE):

@@ -167,7 +167,7 @@ Decision = Target | Silence
 def traits(client: Client, message: Message, *, ours: str, interface: str, stage: Stage) -> Traits:
     """What one DHCP message says, read leniently. ours: our address on the way to the client."""
     platform = client.platforms[0] if client.platforms else ""
-    circuit, remote = _relay_ids(message.option(dhcp4.RELAY_AGENT))
+    circuit, remote = relay_ids(message.option(dhcp4.RELAY_AGENT))
     relay = "" if message.giaddr == "0.0.0.0" else message.giaddr
     return Traits(
         machine=client.machine,
@@ -199,7 +199,8 @@ def _firmware(client: Client, platform: str) -> str:
 _CIRCUIT_ID, _REMOTE_ID = 1, 2  # RFC 3046 section 3
 
 
-def _relay_ids(value: bytes | None) -> tuple[str, str]:
+def relay_ids(value: bytes | None) -> tuple[str, str]:
+    """(circuit id, remote id) of option 82 (RFC 3046), as text where they are printable, else "0x…"; "" for none."""
     if value is None:
         return "", ""
     try:

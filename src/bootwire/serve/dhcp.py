@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from bootwire.boot_server import Ask, BootServer, Datagram, Effect, Send
-from bootwire.facts import Fact, Listening, RivalSeen, Warned
+from bootwire.facts import Fact, Listening, Warned
 from bootwire.policy.target import Traits
 from bootwire.serve.brake import Brake, ControlClock
 from bootwire.serve.capture_socket import CaptureSocket, Heard, set_receive_buffer
@@ -284,7 +284,7 @@ class DhcpEdge:
         for effect in effects:
             if isinstance(effect, Send | Ask):
                 continue
-            if self._brake is None or isinstance(effect, RivalSeen) or not effect.machine:
+            if self._brake is None or not effect.machine:
                 self._record(effect)
             else:
                 self._brake.tell(effect, time.monotonic_ns())

@@ -318,9 +318,8 @@ def _file_wins(machine: Machine, _: Capture) -> Iterator[Values]:
 
 def _no_next_server(machine: Machine, _: Capture) -> Iterator[Values]:
     for one in machine.of(dhcp4.OFFER, client=False):
-        name = one.message.boot_file
-        if name and b"://" not in name and one.message.siaddr == NOWHERE and not one.message.option(dhcp4.TFTP_SERVER):
-            yield {"server": one.server, "name": _text(name)}
+        if sort.lacks_server(one.message):
+            yield {"server": one.server, "name": _text(one.message.boot_file)}
             return
 
 

@@ -107,9 +107,13 @@ small-mtu | warning | Packets of at most {passes} octets pass to {address} ({rol
 mtu-of-card | info | The MTU here is {ours} octets, less than Ethernet's 1500.
   | Nothing, if all hosts of the network agree on it.
   | RFC 894; option 26
-behind-relay | info | Answers of {servers} come through the relay {relay}.
+behind-relay | info | Answers of {servers} come through the relay {relay}{port}.
   | Nothing to do: the boot server must be among those that the relay forwards to.
   | RFC 1542 section 4.1
+behind-snooping-switch | info | Answers of {servers} still hold the option 82 of a switch{port}.
+  | Nothing to do: a rule may look at it (circuit-id, remote-id), and a boot server behind that switch must be on a
+    port that it trusts (DHCP snooping).
+  | RFC 3046 section 2.1: what added it is to take it out again
 router-dead | error | The router {router} that DHCP gives does not answer ARP: nothing beyond this network can be
     reached{beyond}.
   | Switch it on, or correct option 3 of the DHCP server.

@@ -104,6 +104,8 @@ def _asked(stack: Stack, server: str, name: bytes) -> tuple[str, str, float]:
 
 
 def _why(got: steps.NotFetched) -> str:
+    if got.why == "error" and got.code == tftp.ACCESS:
+        return "forbidden"
     return {"unreachable": "unreachable", "timeout": "silent", "error": "error"}.get(got.why, "broken")
 
 

@@ -160,8 +160,10 @@ _LOST = 2  # echoes: one may happen
 
 
 def _of_paths(report: Report) -> Iterator[Told]:
-    for relay, through in network.relayed(report):
-        yield told("behind-relay", relay=relay, servers=", ".join(through))
+    for relay, through, ports in network.relayed(report):
+        port = f", which places the machine at {' or '.join(ports)}" if ports else ""
+        ident = "behind-relay" if relay else "behind-snooping-switch"
+        yield told(ident, relay=relay, servers=", ".join(through), port=port)
     servers = network.boot_servers(report)
     for one in report.echoes:
         yield from _of_echoes(one, report, servers)
@@ -236,6 +238,8 @@ def of_tftp(mine: Sequence[Fetch]) -> Iterator[Told]:
         case "unreachable":
             do = f"Look at router and mask that DHCP gives, and whether {small.server} is switched on."
             yield told("tftp-blocked", trouble=small.trouble, do=do, **values)
+        case "forbidden":
+            yield told("file-forbidden", small.server, text=small.trouble.removeprefix("error "), **values)
         case "error":
             yield told("file-missing", small.server, text=small.trouble.removeprefix("error "), **values)
         case _:

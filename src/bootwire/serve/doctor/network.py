@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from bootwire.observe.explain import signatures
 from bootwire.observe.explain.gather import Said
 from bootwire.policy import offers as sort
+from bootwire.policy.target import relay_ids
 from bootwire.serve.doctor.seen import NOWHERE, Report, Trial
 from bootwire.wire import dhcp4, ip
 from bootwire.wire.reader import WireError
@@ -17,7 +18,13 @@ from bootwire.wire.text import printable
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One responder's offer to one firmware. relay: "" for none; pxe: it says that it is a PXE server (option 60)."""
+    """One responder's offer to one firmware.
+
+    pxe         it says that it is a PXE server (option 60)
+    relay       "" for none
+    circuit_id  where a relay or switch left its option 82 in the answer (RFC 3046: it should not): the port that the
+    remote_id   machine is at, and who says so; "" for none
+    """
 
     firmware: str
     server: str
@@ -30,6 +37,17 @@ class Offer:
     pxe: bool
     relay: str
     hops: int
+    circuit_id: str = ""
+    remote_id: str = ""
+
+    @property
+    def port(self) -> str:
+        """Option 82 in words, "" for none."""
+        parts = (
+            f"circuit id {self.circuit_id}" * bool(self.circuit_id),
+            f"remote id {self.remote_id}" * bool(self.remote_id),
+        )
+        return ", ".join(filter(None, parts))
 
 
 def offers(report: Report) -> list[Offer]:
@@ -41,6 +59,7 @@ def offers(report: Report) -> list[Offer]:
 def _offer(firmware: str, one: Said) -> Offer:
     message = one.message
     server = message.siaddr
+    circuit, remote = (printable(one, 120) for one in relay_ids(message.option(dhcp4.RELAY_AGENT)))
     if server == NOWHERE:
         server = printable(message.option(dhcp4.TFTP_SERVER) or b"", 120)
     return Offer(
@@ -48,7 +67,7 @@ def _offer(firmware: str, one: Said) -> Offer:
         dhcp4.address(message.option(dhcp4.SUBNET_MASK)) or "",
         dhcp4.address((message.option(dhcp4.ROUTER) or b"")[:4]) or "",
         server, printable(message.boot_file, 200), sort.is_pxe(message),
-        "" if message.giaddr == NOWHERE else message.giaddr, message.hops,
+        "" if message.giaddr == NOWHERE else message.giaddr, message.hops, circuit, remote,
     )  # fmt: skip
 
 
@@ -187,11 +206,17 @@ def _went(trial: Trial) -> tuple[str, str]:
     return min(first, default=(0, "", ""))[1:]
 
 
-def relayed(report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(relay, servers whose answers came through it)."""
-    through: dict[str, dict[str, None]] = {}
+def relayed(report: Report) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """(relay, servers whose answers came through it, `Offer.port` of those that have one).
+
+    relay is "" where a switch left its option 82 in answers that came through no relay.
+    """
+    through: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for one in offers(report):
-        if one.relay:
-            through.setdefault(one.relay, {})[one.server] = None
-    for relay, servers in through.items():
-        yield relay, tuple(servers)
+        if one.relay or one.port:
+            servers, ports = through.setdefault(one.relay, ({}, {}))
+            servers[one.server] = None
+            if one.port:
+                ports[one.port] = None
+    for relay, (servers, ports) in through.items():
+        yield relay, tuple(servers), tuple(ports)
