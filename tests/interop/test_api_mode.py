@@ -68,6 +68,9 @@ class Service(http.server.BaseHTTPRequestHandler):
             return self.say(302, b"", ("Location", {"10": "r2", "r2": "r1", "r1": "01"}[last]))
         if last == "11": return self.say(200, b'{"ipxe-script": "#!ipxe\\necho half of a pair \\ud83d"}')
         if last == "12": return self.say(200, b'{"kernel": "kernel", "cmdline": "half=\\ud83d"}')
+        if last == "13": return self.say(200, b'{"kernel": "file:///etc/hostname"}')
+        if last == "14":
+            return self.say(200, b'{"kernel": "kernel", "cmdline": "c={{ URL \\"file:///etc/hostname\\" }}"}')
         return self.say(204, b"")
 
     def say(self, status, body, *fields):
@@ -104,12 +107,17 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("api")
+    with placed(tmp_path_factory.mktemp("api")) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def placed(folder: Path, *more: str) -> Iterator[Place]:
     with lan(3) as (ours, client, theirs):
         service = theirs.start(sys.executable, "-c", SERVICE_PROGRAM)
         try:
             until_answers(client, SERVICE, 8000)
-            options = ("--state-dir", str(folder), "--no-fetch", "--json", "--api-request-timeout", "1s")
+            options = ("--state-dir", str(folder), "--no-fetch", "--json", "--api-request-timeout", "1s", *more)
             server = Server(ours, f"http://{SERVICE}:8000/pxe", *options, verb="api")
             server.ready()
             yield Place(server, client, theirs)
@@ -266,6 +274,26 @@ def test_what_was_not_sealed_is_refused(place: Place, path: str) -> None:
     status, body = place.curl(f"http://{OURS}/{path}", "--path-as-is")
     assert status in (403, 404)
     assert KERNEL not in body
+
+
+def test_files_of_this_machine_are_served_unless_that_is_forbidden(place: Place) -> None:
+    for octet, what in (("13", r"kernel --name kernel (\S+)"), ("14", r"c=(\S+)")):
+        assert asks(place, f"02:00:00:00:00:{octet}") is not None
+        found = re.search(what, script(place, f"02:00:00:00:00:{octet}")[1])
+        assert found
+        assert place.curl(found[1]) == (200, Path("/etc/hostname").read_bytes())
+
+
+def test_no_file_of_this_machine_is_linked_where_that_is_forbidden(tmp_path: Path) -> None:
+    with placed(tmp_path, "--no-file-urls") as strict:
+        assert asks(strict, "02:00:00:00:00:13", within=2.5) is None
+        fact = strict.server.until("service", machine="02:00:00:00:00:13")
+        assert "names the file /etc/hostname of this machine, which --no-file-urls forbids" in fact["because"]
+        text = script(strict, "02:00:00:00:00:14")[1]
+        assert "/image/" not in text
+        assert "its boot text could not be made" in text
+        because = strict.server.until("script", machine="02:00:00:00:00:14")["because"]
+        assert "names the file /etc/hostname of this machine, which --no-file-urls forbids" in because
 
 
 def test_other_machines_offers_stay_within_a_tenth_of_a_second_while_the_service_hangs(place: Place) -> None:

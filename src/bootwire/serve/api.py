@@ -121,6 +121,8 @@ class ApiDecider:
         names = {"other": 0}
 
         def give(location: str) -> str:
+            if wrong := self._forbidden((Image(location),)):
+                raise TemplateError(wrong)
             names["other"] += 1
             return link(Image(location), f"other/{names['other'] - 1}")
 
@@ -200,9 +202,18 @@ class ApiDecider:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Wrong(f"it cannot be asked: {printable(str(error) or type(error).__name__, 160)}")
         found = boot_api.read_answer(body, self._service.url)
-        if isinstance(found, Target) and not self._service.files and (path := _names_a_file(found)):
-            return Wrong(f"it names the file {printable(path, 80)} of this machine, which --no-file-urls forbids")
+        if isinstance(found, Target):
+            images = (*([found.kernel] if found.kernel is not None else []), *found.initrds)
+            if wrong := self._forbidden(images):
+                return Wrong(wrong)
         return found
+
+    def _forbidden(self, images: Sequence[Image]) -> str:
+        """Why an answer may not name these, or ""."""
+        path = next((image.location for image in images if image.location.startswith("/")), "")
+        if not path or self._service.files:
+            return ""
+        return f"it names the file {printable(path, 80)} of this machine, which --no-file-urls forbids"
 
     def _client(self) -> aiohttp.ClientSession:
         import aiohttp
@@ -287,11 +298,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > boot_api.MAX_ANSWER:
             break
     return bytes(body)
-
-
-def _names_a_file(target: Target) -> str:
-    images = (*([target.kernel] if target.kernel is not None else []), *target.initrds)
-    return next((image.location for image in images if image.location.startswith("/")), "")
 
 
 def _put(entries: OrderedDict[str, _Known] | OrderedDict[str, Target], machine: str, value: object) -> None:
