@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from bootwire.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
+MAC = "52:54:00:12:34:56"
 PAGE = (ROOT / "docs/reference/commands.md").read_text()
 
 
@@ -63,6 +64,21 @@ def test_help_imports_nothing_heavy() -> None:
         (["api", "http://[::1/pxe"], "is no http or https URL to put /v1/boot/<mac> behind"),
         (["api", "http://host:99999/pxe"], "is no http or https URL to put /v1/boot/<mac> behind"),
         (["boot", "--http-port", "0", "x"], "0 is not in the range"),
+        (["boot", "x", "--loaders", "no-such-folder"], "'no-such-folder' does not exist"),
+        (["boot", "x", "--menu-seconds", "5"], "--menu-seconds is about a menu, and there is none"),
+        (["boot", "x", "--bootinfo-answer", "partition x"], "--bootinfo-answer partition x: not a number: 'x'"),
+        (["boot", "x", "--bootinfo-demand-keys"], "try  --bootinfo-keys FILE"),
+        (["prefetch", "ftp://images.example/x"], "images come by http or https"),
+        (["explain", "boot.pcap", "-i", "eth0"], "leave out one of the two"),
+        (["ping", "192.0.2.1", "--address", "192.0.2.2/24"], "--address is about a network card of our own"),
+        (["ping", "192.0.2.1", "--nic", "no-such-card"], "no interface named no-such-card; there are: lo"),
+        (["ping", "192.0.2.1", "--nic", "lo", "--mac", "zz"], "--mac zz is no MAC address"),
+        (["ping", "192.0.2.1", "--nic", "lo", "--address", "192.0.2.2"], "try  --address 192.0.2.2/24"),
+        (["ping", "192.0.2.1", "--nic", "lo", "--gateway", "192.0.2.2"], "--gateway goes with a fixed address"),
+        (["doctor", "--nic", "lo", "--dns", "zz"], "--dns zz is no address"),
+        (["doctor", "--nic", "lo", "--html", "no-such-folder/x"], "cannot write no-such-folder/x"),
+        (["decide", "--config", "x", "--mac", MAC, "--relay", "zz"], "--relay zz is no IPv4 address"),
+        (["decide", "--config", "x", "--mac", MAC, "--arch", "bios", "--firmware", "uefi"], "leave out one of the two"),
     ],
 )
 def test_wrong_usage_is_one_clear_message_and_status_2(
@@ -71,6 +87,30 @@ def test_wrong_usage_is_one_clear_message_and_status_2(
     monkeypatch.chdir(ROOT)
     result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, says in result.output) == (2, True), result.output
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        ("http-port = 99_999", ("fleet.toml:2: http-port:", "<= 65535")),
+        ('mode = "dhcp"', ("fleet.toml:2: mode: invalid enum value 'dhcp'", "there are proxy, off")),
+        ('web = "off"', ("fleet.toml:2: server has no key 'web'",)),
+    ],
+)
+def test_what_a_fleet_file_says_wrong_of_the_server_is_told_with_its_line(
+    server: str, says: tuple[str, ...], tmp_path: Path
+) -> None:
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text(f"[server]\n{server}\n[profiles.disk]\nlocal = true\n[[group]]\nprofile = 'disk'\n")
+    result = CliRunner().invoke(main, ["serve", str(fleet), "--state-dir", str(tmp_path)])
+    assert (result.exit_code, result.output.count("error:")) == (2, 1), result.output
+    for text in says:
+        assert text in result.output
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["console", str(tmp_path / "boot.script")])
+    assert (result.exit_code, result.output) == (1, f"error: {tmp_path}/boot.script: No such file or directory\n")
 
 
 def environment() -> dict[str, str]:

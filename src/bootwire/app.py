@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from bootwire.assets.scripts import autoexec
 from bootwire.boot_server import BootServer
@@ -27,7 +27,7 @@ from bootwire.boot_server import Settings as ServerSettings
 from bootwire.desk import Desk, Underway
 from bootwire.engine import MS
 from bootwire.engine.dhcp4 import MULTICAST
-from bootwire.facts import Listening, Record, ScriptServed, Stopped, TransferDone, Warned
+from bootwire.facts import Fact, Listening, Record, ScriptServed, Stopped, TransferDone, Warned
 from bootwire.observe import prose
 from bootwire.policy import inventory
 from bootwire.policy.decide import Offerings
@@ -129,7 +129,6 @@ class _Server:
         self._settings = settings
         self._mode = mode
         self._journal = _open_journal(settings)
-        self._record = self._journal.record
         self._transfers = Loop()
         self._http_limits, self._tftp_limits = _limits(descriptors.prepare())
         self._published = _publish(settings.files)
@@ -281,7 +280,7 @@ class _Server:
             try:
                 self._http = HttpServer(
                     self._transfers, listen, lambda request, peer: self._answers.http(request, peer), self._record,
-                    self._take, self._http_limits, record_made=self._journal.record_made,
+                    self._take, self._http_limits, record_made=self._record_made,
                 )  # fmt: skip
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
@@ -455,10 +454,22 @@ class _Server:
 
         self._transfers.call_soon(adopt)
 
+    def _record(self, fact: Fact) -> None:
+        """Take a fact now, from whichever thread. What must be known when the machine asks next is counted here: the
+        journal's own thread comes to it a moment later."""
+        if isinstance(fact, TransferDone):
+            self._answers.count(fact.machine, fact.octets)
+        self._journal.record(fact)
+
+    def _record_made(self, kind: type[Fact], *values: Any) -> None:
+        """As `_record(kind(*values))`; see `Journal.record_made`."""
+        if kind is TransferDone:
+            self._answers.count(values[0], values[4])
+        self._journal.record_made(kind, *values)
+
     def _note(self, record: Record) -> None:
         """What the DHCP side must know of the transfers (called in the journal's thread)."""
         fact = record.fact
-        self._answers.note(fact)
         self._scripts.note(fact)
         if self._bootinfo:
             self._bootinfo.note(record)
@@ -580,8 +591,9 @@ def _loaders(settings: Settings) -> tuple[dict[str, loaders.Loader], list[loader
     state = loaders.state_directory(settings.state_dir)
     theirs = None if settings.state_dir else loaders.invoking_user()
     found, advice = loaders.ready(
-        state, settings.loaders, fetch_missing=settings.fetch, progress=Progress(), theirs=theirs
-    )
+        state, settings.loaders, fetch_missing=settings.fetch, progress=Progress(), theirs=theirs,
+        pxelinux=settings.loader == "pxelinux",
+    )  # fmt: skip
     if not found and settings.fetch:
         without = "or go on without them, for machines that have iPXE in their network card:  --no-fetch"
         raise StartError("\n  ".join(("no boot loader files", *map(str, advice), without)))

@@ -44,7 +44,10 @@ def main() -> None:
 
 
 STATE_OPTION = click.option("--state-dir", envvar="BOOTWIRE_STATE_DIR", metavar="DIR", help="Where files are kept.")
-GIVEN_OPTION = click.option("--loaders", envvar="BOOTWIRE_LOADERS", metavar="DIR", help="Look here before any other.")
+GIVEN_OPTION = click.option(
+    "--loaders", envvar="BOOTWIRE_LOADERS", metavar="DIR", type=click.Path(exists=True),
+    help="Look here before any other.",
+)  # fmt: skip
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, envvar="BOOTWIRE_JSON", help="One JSON object on stdout.")
 
 
@@ -73,7 +76,8 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
             help="Where boot loader files are kept.  [default: /var/lib/bootwire, or the user's data directory]",
         ),
         click.option(
-            "--loaders", envvar="BOOTWIRE_LOADERS", metavar="DIR", help="Boot loader files to use before any other."
+            "--loaders", envvar="BOOTWIRE_LOADERS", metavar="DIR", type=click.Path(exists=True),
+            help="Boot loader files to use before any other.",
         ),
         click.option(
             "--no-fetch", is_flag=True, envvar="BOOTWIRE_NO_FETCH",
@@ -203,8 +207,12 @@ def server_options(command: Callable[..., int]) -> Callable[..., None]:
 def _menu(prompt: str, seconds: int, discovery: Literal["unicast", "broadcast", "multicast"]) -> Menu | None:
     """The boot menu that firmware shows; None where none was asked for."""
     from bootwire.policy.target import LOCAL, Menu
+    from bootwire.serve.mode import StartError
 
     if not prompt:
+        if seconds or discovery != "unicast":
+            option = "--menu-seconds" if seconds else "--discovery"
+            raise StartError(f"{option} is about a menu, and there is none\n  try  --menu TEXT", 2)
         return None
     return Menu((("network", "Network boot"), (LOCAL, "Boot from local disk")), prompt, seconds, discovery)
 
@@ -344,17 +352,21 @@ def _server_of(context: click.Context, parameter: click.Parameter, path: str) ->
     """What [server] of a fleet file says becomes the defaults of the options of the same names."""
     import tomllib
 
+    import msgspec
+
+    from bootwire.config import ServerEntry
+
     try:
         with open(path, "rb") as file:
             said = tomllib.load(file).get("server", {})
+        msgspec.convert(said, ServerEntry)
     except (OSError, ValueError, RecursionError):
         return path  # told in full when it is read as a fleet file
-    if isinstance(said, dict):
-        names = {"interface": "interfaces"}
-        defaults = {names.get(key, key.replace("-", "_")): value for key, value in said.items()}
-        if isinstance(one := defaults.get("interfaces"), str):
-            defaults["interfaces"] = [one]
-        context.default_map = defaults
+    names = {"interface": "interfaces"}
+    defaults = {names.get(key, key.replace("-", "_")): value for key, value in said.items()}
+    if isinstance(one := defaults.get("interfaces"), str):
+        defaults["interfaces"] = [one]
+    context.default_map = defaults
     return path
 
 
@@ -706,10 +718,11 @@ def card_options(command: Callable[..., int]) -> Callable[..., None]:
         pcap: str,
         **rest: Any,
     ) -> None:
-        from bootwire.preboot.online import Card
+        def run() -> int:
+            card = _card(nic, mac, address, gateway, dns, pcap, vlan)
+            return _explained(lambda: command(card, **rest), card)
 
-        card = Card(nic, mac, address, gateway, dns, pcap, vlan) if nic else None
-        finish(lambda: _explained(lambda: command(card, **rest)))
+        finish(run)
 
     wrapped: Callable[..., None] = with_card
     for option in reversed(options):
@@ -717,17 +730,38 @@ def card_options(command: Callable[..., int]) -> Callable[..., None]:
     return wrapped
 
 
-def _explained(run: Callable[[], int]) -> int:
+def _card(
+    nic: str | None, mac: str, address: str, gateway: str, dns: tuple[str, ...], pcap: str, vlan: int
+) -> Card | None:
+    """The card that the options describe, None without --nic. Raises StartError (status 2): no such, or no sense."""
+    from bootwire.preboot.online import Card, wrong
+    from bootwire.serve.mode import StartError
+
+    given = {"--address": address, "--gateway": gateway, "--dns": dns, "--mac": mac, "--vlan": vlan, "--pcap": pcap}
+    if not nic:
+        if alone := [option for option, value in given.items() if value]:
+            raise StartError(f"{alone[0]} is about a network card of our own\n  try  --nic eth0", 2)
+        return None
+    card = Card(nic, mac, address, gateway, dns, pcap, vlan)
+    if why := wrong(card):
+        raise StartError(why, 2)
+    return card
+
+
+def _explained(run: Callable[[], int], card: Card | None) -> int:
     """Network errors as one line and status 1, wrong input as status 2."""
     from bootwire.serve.mode import StartError
 
     try:
         return run()
-    except PermissionError as error:
-        raise StartError(
-            f"{error.strerror}: a network card of our own needs root (CAP_NET_RAW, CAP_NET_ADMIN)"
-        ) from None
     except OSError as error:
+        if isinstance(error, PermissionError) and error.filename in (None, "/dev/net/tun"):
+            from bootwire.app import command
+
+            what = "a network card of our own needs root (CAP_NET_RAW, CAP_NET_ADMIN)" if card else str(error.strerror)
+            raise StartError(f"{what}\n  run  sudo {command()} {shlex.join(sys.argv[1:])}") from None
+        if error.filename is not None:
+            raise StartError(f"{os.fsdecode(error.filename)}: {error.strerror}") from None
         raise StartError(str(error) if error.errno is None else error.strerror or str(error)) from None
     except ValueError as error:
         raise StartError(str(error), 2) from None
@@ -998,6 +1032,8 @@ def doctor(card: Card | None, firmware: tuple[str, ...], verbose: bool, page: st
         raise StartError("the doctor needs a card on the network\n  try  --nic eth0", 2)
     if card.address:
         raise StartError("the doctor asks the network for its addresses: leave out --address", 2)
+    if page and not os.path.isdir(os.path.dirname(page) or "."):
+        raise StartError(f"cannot write {page}: there is no such folder", 2)
     return run(click.echo, card, firmware, as_json, verbose, page)
 
 

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -105,7 +105,7 @@ class ServerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", for
     """[server]: as the options of the same names; those count more."""
 
     interface: Names | None = None
-    http_port: int | None = None
+    http_port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] | None = None
     mode: Literal["proxy", "off"] | None = None
     files: str | None = None
     state_dir: str | None = None
@@ -117,7 +117,7 @@ class ServerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", for
     bootinfo_demand_keys: bool | None = None
     cache: bool | None = None
     cache_dir: str | None = None
-    cache_size: float | None = None
+    cache_size: Annotated[float, msgspec.Meta(ge=0.001)] | None = None
     offline: bool | None = None
     upstream_proxy: str | None = None
     upstream_ca: str | None = None
@@ -214,7 +214,9 @@ class _Reader:
             try:
                 good[key] = msgspec.convert(given, fields[key].type)
             except msgspec.ValidationError as error:
-                self._problem((*path, key), f"{key}: {_plain(str(error))}")
+                words = [one for one in _literals(fields[key].type) if isinstance(one, str)]
+                fix = f"there are {', '.join(words)}" if words else ""
+                self._problem((*path, key), f"{key}: {_plain(str(error))}", fix)
                 wrong = True
         if wrong:
             return None
@@ -447,6 +449,11 @@ def _path(path: tuple[str | int, ...]) -> str:
     """networks.lab, machine number 3"""
     words = [f"number {step + 1}" if isinstance(step, int) else step for step in path]
     return " ".join(words) if any(isinstance(step, int) for step in path) else ".".join(words)
+
+
+def _literals(kind: Any) -> list[object]:
+    """The values that a type's Literals allow."""
+    return [one for part in get_args(kind) for one in (_literals(part) if get_args(part) else [part])]
 
 
 def _plain(error: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -58,6 +60,7 @@ def test_a_port_that_cannot_move_names_who_has_it(
     assert status == 1
     assert f"UDP port {port} is taken by" in said
     assert f"(process {os.getpid()})" in said
+    assert (said.count("error:"), "Traceback" in said) == (1, False)
 
 
 def test_http_moves_to_8080_unless_a_port_was_asked_for(here: Namespace, kernel: str, state: tuple[str, ...]) -> None:
@@ -146,3 +149,36 @@ def bound(kind: int, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, kind)
     sock.bind(("0.0.0.0", port))
     return sock
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--web", "10.9.0.99:8067"), "cannot listen on 10.9.0.99:8067"),
+        (("--pcap", "/nowhere/boot.pcap"), "cannot record to /nowhere/boot.pcap"),
+        (("--state-dir", "/dev/null"), "cannot keep the page's token in /dev/null"),
+    ],
+)
+def test_what_shows_late_in_the_start_is_one_message_too(
+    here: Namespace, kernel: str, state: tuple[str, ...], options: tuple[str, str], says: str
+) -> None:
+    status, said = Server(here, kernel, *state, *options).wait()
+    assert (status, said.count("error:"), "Traceback" in said) == (1, 1, False), said
+    assert says in said
+
+
+def test_the_hand_over_counts_the_last_file_too(here: Namespace, kernel: str, state: tuple[str, ...]) -> None:
+    here.run("ip link set lo up")
+    server = Server(here, kernel, *state)
+    server.ready()
+    below = "boot/52-54-00-12-34-56"
+
+    def boot() -> None:
+        with contextlib.closing(http.client.HTTPConnection("10.9.0.1", timeout=10)) as connection:
+            for path in ("boot.ipxe?mac=52-54-00-12-34-56", f"{below}/kernel", f"{below}/started"):
+                connection.request("GET", f"/{path}")
+                connection.getresponse().read()
+
+    here.call(boot)
+    assert server.until("hand-over")["octets"] == 4096
+    assert server.end()[0] == 0

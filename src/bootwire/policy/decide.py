@@ -107,7 +107,7 @@ PXELINUX: Mapping[str, str] = {
 }  # fmt: skip
 """PXELINUX's builds that speak HTTP, by platform."""
 
-_NOT_BY_AUTO: Mapping[str, str] = {
+NOT_BY_AUTO: Mapping[str, str] = {
     "x86_64/syslinux.efi": "its HTTP over EFI's TCP fails on much firmware",
     "i386/syslinux.efi": "its HTTP over EFI's TCP fails on much firmware",
 }
@@ -274,7 +274,7 @@ def _chosen(client: Client, offerings: Offerings) -> tuple[list[str], tuple[tupl
         return [name, *ipxe], ()
     size, other = offerings.sizes.get(name, 0), offerings.sizes.get(ipxe[0], 0) if ipxe else 0
     smaller = 0 < size < other if ipxe else True
-    return ([name, *ipxe] if smaller and name not in _NOT_BY_AUTO else ipxe), ()
+    return ([name, *ipxe] if smaller and name not in NOT_BY_AUTO else ipxe), ()
 
 
 def _misfits(client: Client, offerings: Offerings) -> tuple[tuple[str, str], ...]:

@@ -392,7 +392,7 @@ def parse(url: str) -> Url:
     try:
         return parse_url(url, FETCHED)
     except WireError as error:
-        raise FetchError(url, "url", str(error)) from None
+        raise FetchError(url, "url", error.what) from None
 
 
 # --- one HTTP answer --------------------------------------------------------------------------------------------

@@ -50,6 +50,30 @@ class Card:
     bare: bool = False
 
 
+def wrong(card: Card) -> str:
+    """What is wrong with how a card is described, and what to do, named as the command's options; "" if nothing is."""
+    there = [name for _, name in socket.if_nameindex()]
+    if not card.nic.startswith("tap:") and card.nic not in there:
+        return f"no interface named {card.nic}; there are: {', '.join(there)}\n  try  --nic with one of them"
+    if card.mac:
+        try:
+            ethernet.mac_octets(card.mac)
+        except WireError:
+            return f"--mac {card.mac} is no MAC address\n  try  --mac 52:54:00:12:34:56"
+    plain, _, bits = card.address.partition("/")
+    given = {"--address": (plain,), "--gateway": (card.gateway,), "--dns": card.dns}
+    for option, address in ((option, one) for option, all_of in given.items() for one in all_of if one):
+        try:
+            packed(address)
+        except ValueError:
+            return f"{option} {address} is no address"
+    if card.address and not (bits.isdecimal() and int(bits) <= (128 if ":" in plain else 32)):
+        return f"--address {card.address} needs the length of its network's prefix\n  try  --address {plain}/24"
+    if card.gateway and not card.address:
+        return "--gateway goes with a fixed address; DHCP tells its own\n  try  --address ADDRESS/BITS"
+    return ""
+
+
 class Online:
     """A stack on a card, from `with` to its end. OSError says why it cannot be; ValueError what is no address.
 

@@ -18,7 +18,7 @@ from bootwire.assets.catalog import Blob, Catalog, Inline, LocalFile, RemoteFile
 from bootwire.assets.scripts import MARKER, Caller, caller
 from bootwire.boot_server import split_machine
 from bootwire.engine import Ns, S
-from bootwire.facts import Fact, HandedOver, ScriptServed, TransferDone
+from bootwire.facts import HandedOver, ScriptServed
 from bootwire.serve.boot_scripts import Script
 from bootwire.serve.content import Content, Later, Missing, Peer, Record, Reply, Upstream
 from bootwire.serve.files import A_DIRECTORY, PublishedDirectory, for_machine, open_local
@@ -143,10 +143,10 @@ class Answers:
             return Upstream(blob.name, blob.source.url, machine, blob.media_type)
         return self._open(blob, machine)
 
-    def note(self, fact: Fact) -> None:
-        """Take a fact of the journal: octets that reached a machine count towards its hand-over."""
-        if isinstance(fact, TransferDone) and (progress := self._progress.get(fact.machine)) is not None:
-            progress.octets += fact.octets
+    def count(self, machine: str, octets: int) -> None:
+        """Octets reached a machine: they count towards its hand-over. Called before it can ask for the next thing."""
+        if (progress := self._progress.get(machine)) is not None:
+            progress.octets += octets
 
     # --- parts --------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ def chosen(on: bool, answer: str | None, keys: str | None, demand: bool) -> Boot
     if demand and keys is None:
         raise StartError("--bootinfo-demand-keys needs keys\n  try  --bootinfo-keys FILE", 2)
     try:
-        boot = None if answer is None else read(answer)
+        boot = None if answer is None else _answer(answer)
         held = {} if keys is None else bootinfo_keys.parse(_octets(keys), keys)
         shared = keys if keys is not None and os.stat(keys).st_mode & 0o077 else ""
         return BootinfoSettings(boot, held, demand, shared)
@@ -58,6 +58,13 @@ def chosen(on: bool, answer: str | None, keys: str | None, demand: bool) -> Boot
         raise StartError(str(error), 2) from None
     except OSError as error:
         raise StartError(f"cannot read {keys}: {error.strerror}", 2) from None
+
+
+def _answer(text: str) -> Boot:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"--bootinfo-answer {text}: {error}") from None
 
 
 def _octets(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -41,6 +42,11 @@ def run(
         raise StartError(f"{mac} is no whole MAC address", 2)
     if arch not in ARCHITECTURES:
         raise StartError(f"no architecture is called {arch}\n  try  {', '.join(ARCHITECTURES)}", 2)
+    if firmware and (arch == "bios") != (firmware == "bios"):
+        raise StartError(f"--arch {arch} is no {firmware} machine\n  leave out one of the two", 2)
+    for option, given in (("--address", address), ("--relay", relay)):
+        if given and not _is_ipv4(given):
+            raise StartError(f"{option} {given} is no IPv4 address", 2)
     state = loaders.state_directory(state_dir)
     mode = FleetMode(config, open_images(ImageSettings(state), trusted=True), look=False)
     traits = Traits(
@@ -60,6 +66,14 @@ def run(
         raise StartError(str(error), 2) from None
     echo(json.dumps(_object(traits, found)) if as_json else _text(traits, found))
     return 1 if isinstance(found.choice.decision, Silence) else 0
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(traits: Traits, found: Rehearsed) -> str:

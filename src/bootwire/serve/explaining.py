@@ -40,7 +40,9 @@ def run(
     echo: Callable[[str], object], path: str, interface: str, seconds: float, machine: str, as_json: bool, verbose: bool
 ) -> int:
     """Explain a file ("-": stdin) or what an interface hears. Returns the exit status; raises StartError."""
-    if bool(path) == bool(interface):
+    if path and interface:
+        raise StartError(f"either a file is read or {interface} is listened to\n  leave out one of the two", 2)
+    if not (path or interface):
         raise StartError("name a capture file, or an interface with -i", 2)
     capture = _listened(interface, seconds) if interface else _read(path)
     wanted = machine.lower().replace("-", ":")

@@ -92,7 +92,12 @@ class Journal:
             self._writer.thread.start()
 
     def close(self, patience: float = 2.0) -> None:
-        """Hand on what was recorded until now, waiting at most `patience` seconds for a reader who does not read."""
+        """Hand on what was recorded until now, waiting at most `patience` seconds for a reader who does not read.
+
+        Where it was never started nothing is handed on.
+        """
+        if self._thread.ident is None:
+            return
         until = time.monotonic() + patience
         self._queue.put(None)
         self._thread.join(patience)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from bootwire.assets.catalog import Blob, LocalFile
 from bootwire.assets.loaders import MAX_SIZE, NAMES, Build, catalog_name, choose, identify
+from bootwire.policy.decide import NOT_BY_AUTO
 from bootwire.serve import apt, packages
 from bootwire.serve.deb import PackageError
 from bootwire.wire.reader import WireError
@@ -115,31 +116,33 @@ def ready(
     progress: packages.Say = lambda what, octets, whole: None,
     root: Path = Path("/"),
     theirs: Path | None = None,
+    pxelinux: bool = False,
 ) -> tuple[dict[str, Loader], list[Advice]]:
     """What to serve, and what a person should know. Never raises.
 
     If a wanted platform has no loader, looks into `theirs`, another state directory; then fetches once.
+    pxelinux: PXELINUX is asked for by name, so that its builds count wherever they run.
     """
     found, error = find(state, given, root), ""
-    if missing(found) and theirs is not None:
+    if missing(found, pxelinux) and theirs is not None:
         with contextlib.suppress(OSError):
             adopt(theirs, state)
             found = find(state, given, root)
-    if missing(found) and fetch_missing:
+    if missing(found, pxelinux) and fetch_missing:
         try:
             fetch(state, progress=progress)
             found = find(state, given, root)
         except PackageError as failure:
             error = str(failure)
-    notes = [_advice(lacking, error)] if (lacking := missing(found)) else []
+    notes = [_advice(lacking, error)] if (lacking := missing(found, pxelinux)) else []
     if given and not any(loader.origin == "given" for loader in found.values()):
         notes.append(Advice(f"{given} holds no boot loader that can be served: iPXE builds with HTTP can"))
     return found, notes
 
 
-def missing(loaders: Iterable[str]) -> tuple[str, ...]:
-    """Wanted platforms that none of these catalog names serves."""
-    have = {name.split("/", 1)[0] for name in loaders}
+def missing(loaders: Iterable[str], pxelinux: bool = False) -> tuple[str, ...]:
+    """Wanted platforms that none of these catalog names serves; by itself, or where PXELINUX is asked for by name."""
+    have = {name.split("/", 1)[0] for name in loaders if pxelinux or name not in NOT_BY_AUTO}
     return tuple(platform for platform in WANTED if platform not in have)
 
 

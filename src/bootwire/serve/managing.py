@@ -43,6 +43,7 @@ def call(state: Path, where: str, path: str, body: Mapping[str, object] | None =
         raise StartError(said or f"the server answers {error.code}", 2 if error.code == 400 else 1) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
         raise StartError(
             f"no server answers at {where} ({reason})\n  start one, or say where it is with --web"
         ) from None

@@ -60,6 +60,8 @@ def images(what: Sequence[str]) -> list[Image]:
             except SourceError as error:
                 raise StartError(str(error), 2) from None
             continue
+        if "://" in given:
+            raise StartError(f"{given}: images come by http or https", 2)
         loaded = load(given, look=False)
         if not isinstance(loaded, Loaded):
             raise StartError(problems_text(loaded.problems), 2)

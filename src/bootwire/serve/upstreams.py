@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -100,13 +101,13 @@ class Upstreams:
             verdict = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
             raise UpstreamFailed(f"has a certificate that is not trusted: {printable(verdict)}") from None
         except aiohttp.ClientProxyConnectionError as error:
-            why = printable(error.os_error.strerror or str(error))
+            why = _reason(error)
             raise UpstreamFailed(f"cannot be asked: the proxy {_shown(proxy)} cannot be reached: {why}") from None
         except aiohttp.ClientHttpProxyError as error:
             why = f"{error.status} {printable(error.message, 60)}"
             raise UpstreamFailed(f"cannot be asked: the proxy {_shown(proxy)} answers {why}") from None
         except aiohttp.ClientConnectorError as error:
-            raise UpstreamFailed(f"cannot be reached: {printable(error.os_error.strerror or str(error))}") from None
+            raise UpstreamFailed(f"cannot be reached: {_reason(error)}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             said = getattr(error, "message", "") or str(error) or type(error).__name__
             raise UpstreamFailed(f"cannot be asked: {printable(said.partition(chr(10))[0], 160)}") from None
@@ -172,6 +173,12 @@ def check(settings: Settings) -> str:
 def _shown(proxy: str | None) -> str:
     """A proxy's host and port, without the password that may stand before them."""
     return printable(urlsplit(proxy or "").netloc.rpartition("@")[2] or (proxy or ""))
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    """Why no connection came about, in the system's words; asyncio's own repeat the address instead."""
+    number = error.os_error.errno or 0  # of getaddrinfo negative
+    return printable(os.strerror(number) if number > 0 else error.os_error.strerror or str(error))
 
 
 async def _look_at(url: yarl.URL) -> None:
