@@ -121,6 +121,10 @@ class PxeAnswered(Fact):
     because: str
 
 
+NO_NETBOOT = ("ordinary host", "BOOTP client")
+"""How the `client` of a host begins that did not ask for a network boot."""
+
+
 @dataclass(frozen=True, slots=True)
 class Silent(Fact):
     """We understood a packet and chose not to answer."""

@@ -104,6 +104,8 @@ def test_by_default_the_terminal_shows_what_moves_a_boot_on_or_stops_it() -> Non
         facts.BootinfoAsked,
     }
     assert prose.is_milestone(facts.Silent(MAC, "dhcp", "not in the list", "UEFI x64"))
+    for nobody in ("", "ordinary host", "ordinary host (udhcp 1.36)", "BOOTP client"):
+        assert not prose.is_milestone(facts.Silent(MAC, "dhcp", "it does not ask for a network boot", nobody))
 
 
 @pytest.mark.parametrize(("octets", "text"), [

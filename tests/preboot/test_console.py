@@ -82,7 +82,7 @@ def base(tmp_path):
         ("boot", ["boot: usage: boot show | save DIRECTORY | qemu | kexec"], False),
         ("boot qemu", ["boot: no kernel is loaded: load kernel URL"], False),
         ("set 1=2", ["set: usage: set NAME=VALUE"], False),
-        ("set base=nonsense", ["set: nonsense: not an absolute http or https or ftp or tftp URL (octet 0)"], False),
+        ("set base=nonsense", ["set: nonsense: not an absolute http or https or ftp or tftp URL"], False),
         ("ls", ["ls: no URL, and no base is set: set base=http://…"], False),
         ("stats", ["stats: stats is for a network card of our own: bootwire console --nic eth0"], False),
         ("resolve 127.0.0.1", ["127.0.0.1"], True),

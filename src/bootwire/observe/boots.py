@@ -425,9 +425,7 @@ def _begins_one(fact: Fact) -> bool:
 
 def is_host(fact: facts.Silent) -> bool:
     """An operating system asks for its lease: for a machine that was handed a kernel, a sign of life."""
-    return (
-        fact.client.startswith(("ordinary host", "BOOTP client")) or "does not ask for a network boot" in fact.because
-    )
+    return fact.client.startswith(facts.NO_NETBOOT) or "does not ask for a network boot" in fact.because
 
 
 def _begins_anew(record: Record, boot: Boot) -> bool:

@@ -55,7 +55,7 @@ def is_milestone(fact: Fact) -> bool:
         case facts.BootinfoAnswered():
             return not fact.again
         case facts.Silent():
-            return bool(fact.client)
+            return bool(fact.client) and not fact.client.startswith(facts.NO_NETBOOT)
         case _:
             return True
 
