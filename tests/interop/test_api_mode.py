@@ -68,6 +68,7 @@ class Service(http.server.BaseHTTPRequestHandler):
             return self.say(302, b"", ("Location", {"10": "r2", "r2": "r1", "r1": "01"}[last]))
         if last == "11": return self.say(200, b'{"ipxe-script": "#!ipxe\\necho half of a pair \\ud83d"}')
         if last == "12": return self.say(200, b'{"kernel": "kernel", "cmdline": "half=\\ud83d"}')
+        if last == "15": return self.say(302, b"", ("Location", "https://10.9.0.3:8000/pxe/v1/boot/01"))
         if last == "13": return self.say(200, b'{"kernel": "file:///etc/hostname"}')
         if last == "14":
             return self.say(200, b'{"kernel": "kernel", "cmdline": "c={{ URL \\"file:///etc/hostname\\" }}"}')
@@ -215,6 +216,7 @@ def test_a_machine_is_asked_for_once_a_boot_and_gets_what_the_service_says(place
         ("06", "failed", "longer than 1 MiB"),
         ("08", "failed", "redirects more than 3 times"),
         ("09", "failed", "cannot be asked"),
+        ("15", "failed", "redirects to another scheme"),
         ("0d", "no", "says no (204)"),
     ],
 )

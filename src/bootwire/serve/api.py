@@ -190,13 +190,13 @@ class ApiDecider:
                 yarl.URL(url, encoded=True), headers=headers, max_redirects=REDIRECTS + 1, allow_redirects=True
             )
             async with response:
-                if any(step.url.scheme != response.url.scheme for step in response.history):
-                    return Wrong("it redirects to another scheme")
                 if response.status in (204, 404):
                     return Silence(f"the boot service says no ({response.status})")
                 if response.status != 200:
                     return Wrong(f"it answers {response.status} {printable(response.reason or '', 60)}")
                 body = await _read(response)
+        except _Elsewhere:
+            return Wrong("it redirects to another scheme")
         except aiohttp.TooManyRedirects:
             return Wrong(f"it redirects more than {REDIRECTS} times")
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -225,6 +225,7 @@ class ApiDecider:
                 headers={"User-Agent": "bootwire", "Accept": "application/json"},
                 timeout=aiohttp.ClientTimeout(total=None),
                 trust_env=True,
+                trace_configs=[_redirects()],
             )
         return self._session
 
@@ -271,6 +272,26 @@ class ApiMode:
     async def close(self) -> None:
         await self._decider.close()
         await self._images.close()
+
+
+class _Elsewhere(Exception):
+    """A redirect leads to another scheme; nobody was asked there."""
+
+
+def _redirects() -> aiohttp.TraceConfig:
+    """Looks at each redirect before it is followed."""
+    import aiohttp
+    import yarl
+
+    async def look(_: object, context: object, step: aiohttp.TraceRequestRedirectParams) -> None:
+        location = step.response.headers.get("Location") or step.response.headers.get("URI") or ""
+        if step.response.url.join(yarl.URL(location)).scheme != step.response.url.scheme:
+            step.response.close()
+            raise _Elsewhere
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(look)
+    return trace
 
 
 def _is_prefix(url: str) -> bool:
