@@ -501,6 +501,23 @@ def test_what_ends_before_its_answer_has_left_sends_nothing_more():
         assert rig.server.counts.send_errors == 0
 
 
+def test_an_answer_the_kernel_did_not_take_goes_out_again_whole():
+    """An OACK can be longer than the DATA datagrams that were agreed on."""
+    with serving({b"f": bytes(100)}) as rig, client() as sock:
+        answer_all = rig.server.answer_all
+
+        def refused_once() -> None:
+            ((transfer, oack),) = rig.server.answers
+            rig.server.answers.clear()
+            transfer.send_again(oack, rig.loop.now)
+            rig.server.answer_all = answer_all
+
+        rig.server.answer_all = refused_once
+        sock.sendto(rrq(blksize=8, tsize=0), rig.at)
+        assert wire.parse(sock.recv(600)) == wire.OptionAck(((b"blksize", b"8"), (b"tsize", b"100")))
+        assert silent(sock)
+
+
 def test_a_second_server_cannot_take_the_port():
     for single_port in (False, True):
         with serving({}, single_port=single_port) as rig:

@@ -152,7 +152,7 @@ class TftpServer:
         self._transfers: dict[Key, _Transfer] = {}
         self._unproven: dict[_Transfer, None] = {}
         self._by_address: Counter[str] = Counter()
-        self.answers: list[tuple[_Transfer, bytes | memoryview]] = []  # one block each, for `answer_all`
+        self.answers: list[tuple[_Transfer, bytes | memoryview]] = []  # one datagram each, for `answer_all`
         self._netascii_sizes: dict[object, int] = {}
         self._refusals = Brake(loop, record, "tftp", 20)
         self._misses = Brake(loop, record, "tftp", 500)
@@ -228,12 +228,12 @@ class TftpServer:
         With an answer now and then between reads, a client on another processor falls asleep in between, and waking it
         costs whoever sends to it. What is read in a row and sent in a row keeps both sides busy, and caches warm.
         """
-        for transfer, block in self.answers:
+        answers, self.answers = self.answers, []  # taken first, or trouble here would keep all later ones waiting
+        for transfer, datagram in answers:
             try:
-                os.write(transfer.fd, block)
+                os.write(transfer.fd, datagram)
             except OSError:
-                transfer.send_again(block, self.loop.now)
-        self.answers.clear()
+                transfer.send_again(datagram, self.loop.now)
 
     def proven(self, transfer: _Transfer) -> None:
         """The client has acknowledged something: from now on nothing but itself ends the transfer."""
@@ -499,10 +499,14 @@ class _Transfer:
             server.loop.next(server.answer_all)
         server.answers.append((self, datagram))
 
-    def send_again(self, block: bytes | memoryview, now: Ns) -> None:
-        """One DATA datagram could not be sent: in smaller pieces, if the path wants them, unless this has ended."""
-        if self.fd >= 0:
-            self._put_all(block, now)
+    def send_again(self, datagram: bytes | memoryview, now: Ns) -> None:
+        """The kernel did not take one datagram: once more, and without segments if the path has none."""
+        if self.fd < 0:  # ended meanwhile
+            return
+        if not self._put(datagram):
+            self._put(datagram)
+        if self._sender.outcome is not None:
+            self._end(now)
 
     def asked_again(self, request: bytes, now: Ns) -> bool:
         """The client sent a request while this transfer runs. False: the transfer has been given up for it."""
