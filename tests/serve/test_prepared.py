@@ -1,4 +1,4 @@
-"""Small files asked for again: answered from memory, for whoever asks, as long as their names lead to them."""
+"""Files asked for again: while their names lead to them nothing is looked up. Small ones are kept, large ones open."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bootwire.facts import TransferDone
+from bootwire.facts import TransferDone, TransferStarted
 from bootwire.serve.answers import Answers
 from bootwire.serve.content import Content, Later, Missing, Peer, Reply, Upstream
 from bootwire.serve.files import STILL, PublishedDirectory
-from bootwire.serve.prepared import CACHE, PreparedAnswers
+from bootwire.serve.prepared import CACHE, OPEN, UNUSED, PreparedAnswers
 from bootwire.wire.http import Request
 from http_rig import Client, House, served
 
 LONG_AGO = (1_700_000_000, 1_700_000_000)  # Unix seconds: no file that may be changing just now
 SCRIPT = b"#!ipxe\necho hello\n"
+IMAGE = bytes(range(256)) * 1000  # too large to be kept in memory
 S = 1_000_000_000
 
 
@@ -56,6 +57,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made = Site(tmp_path)
     made.put("small.ipxe", SCRIPT)
     made.put("below/small.ipxe", SCRIPT)
+    made.put("large.img", IMAGE)
+    made.put("below/large.img", IMAGE)
     yield made
     made.directory.close()
 
@@ -89,7 +92,53 @@ def test_every_answer_is_for_the_machine_that_has_the_address_now(site: Site, ho
             assert fact.machine == machine
 
 
-@pytest.mark.parametrize("name", ["small.ipxe", "below/small.ipxe", "link"])
+def test_a_large_file_is_looked_up_once_too(site: Site, house: House) -> None:
+    with Client(house.port) as client:
+        for machine in ("", "52:54:00:00:00:01", "52:54:00:00:00:02"):
+            site.machines["127.0.0.1"] = machine
+            assert client.get("/files/large.img")[2] == IMAGE
+            started, done = house.fact(TransferStarted), house.fact(TransferDone)
+            assert (started.machine, started.name, started.octets) == (machine, "large.img", len(IMAGE))
+            assert (done.machine, done.name, done.octets) == (machine, "large.img", len(IMAGE))
+    assert len(site.looked_up) == 1
+
+
+def test_large_files_held_open_are_few(site: Site, house: House) -> None:
+    for number in range(2 * OPEN):
+        site.put(f"large-{number}.img", IMAGE)
+    with Client(house.port) as client:
+        for _ in range(2):
+            for number in range(2 * OPEN):
+                assert client.get(f"/files/large-{number}.img")[2] == IMAGE
+        assert len(held(site)) == OPEN
+        house.run(house.server.close)
+    assert held(site) == []
+
+
+def test_a_file_nobody_asks_for_any_more_is_let_go(site: Site, house: House) -> None:
+    with Client(house.port) as client:
+        client.get("/files/large.img")
+        assert [path.name for path in held(site)] == ["large.img"]
+        (site.path / "large.img").unlink()
+        prepared, now = house.server.prepared, house.loop.now
+        house.run(lambda: prepared.close_unused(now))
+        assert prepared.holds_files
+        house.run(lambda: prepared.close_unused(now + UNUSED))
+    assert held(site) == []
+
+
+def held(site: Site) -> list[Path]:
+    """What this process has open in the published directory, each file once."""
+    links = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if is_open(fd)}
+    return [Path(link) for link in links if link.startswith(f"{site.path}/")]
+
+
+def is_open(fd: str) -> bool:
+    """Not the one that listed the directory."""
+    return os.path.lexists(f"/proc/self/fd/{fd}")
+
+
+@pytest.mark.parametrize("name", ["small.ipxe", "below/small.ipxe", "link", "large.img", "below/large.img"])
 @pytest.mark.parametrize("change", [
     lambda site, name: site.put(name, b"#!ipxe\necho HELLO\n"),
     lambda site, name: (site.path / name).write_bytes(b"changed"),
@@ -99,9 +148,10 @@ def test_a_file_that_changed_is_read_again(
     site: Site, house: House, name: str, change: Callable[[Site, str], object]
 ) -> None:
     (site.path / "link").symlink_to("small.ipxe")
+    before = (site.path / name).read_bytes()
     with Client(house.port) as client:
         for _ in range(3):
-            assert client.get(f"/files/{name}")[2] == SCRIPT
+            assert client.get(f"/files/{name}")[2] == before
         change(site, name)
         site.now += STILL
         expected = (site.path / name).read_bytes() if (site.path / name).exists() else None
@@ -165,7 +215,7 @@ def test_the_date_goes_on() -> None:
     content = Content("a", 1, b"a", again=lambda peer: "")
     response = answers.whole(content, 0)
     assert response is not None
-    answers.put(b"GET", content, response)
+    answers.put(b"GET", content, response, 0)
     prepared = answers.get(b"GET")
     assert prepared is not None
     assert answers.response(prepared, S // 2 - 1) == response
@@ -181,10 +231,10 @@ def test_what_is_kept_is_bounded() -> None:
     response = answers.whole(content, 0)
     assert response is not None
     for number in range(1000):
-        answers.put(b"%d" % number, content, response)
-        answers.put(b"%d" % number, content, response)
+        answers.put(b"%d" % number, content, response, 0)
+        answers.put(b"%d" % number, content, response, 0)
     kept = sum(answers.get(b"%d" % number) is not None for number in range(1000))
     assert 0 < kept * len(response) <= CACHE
     for number in range(100_000):
-        answers.put(b"%d" % number, content, b"")
+        answers.put(b"%d" % number, content, b"", 0)
     assert 0 < sum(answers.get(b"%d" % number) is not None for number in range(100_000)) <= 4096

@@ -40,7 +40,7 @@ class Content:
     machine     MAC of the machine this is for where the name told it, else ""
     still       whether the name that led here still does, None if nobody can say
     again       asked when a peer sends the same request again: the machine this is for then, or None where it has to be
-                looked up anew. A resolver that sets it, for content with `data`, spares such requests the look-up
+                looked up anew. A resolver that sets it spares such requests the look-up
     """
 
     name: str
@@ -54,6 +54,13 @@ class Content:
     machine: str = ""
     still: Callable[[], bool] | None = field(default=None, repr=False)
     again: Callable[[Peer], str | None] | None = field(default=None, repr=False)
+
+    def another(self, machine: str) -> Content:
+        """The same octets for a machine, to be closed on their own. Raises OSError."""
+        fd = os.dup(self.fd) if self.fd >= 0 else -1
+        return Content(
+            self.name, self.size, self.data, fd, self.key, self.etag, self.modified, self.media_type, machine
+        )
 
     def close(self) -> None:
         if self.fd >= 0:

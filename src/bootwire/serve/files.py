@@ -81,7 +81,7 @@ class PublishedDirectory:
             found = self._walk(parts, lambda last, directory: self._file(last, directory, shown, media_type))
         except OSError as error:
             return _missing(error)
-        if isinstance(found, Content) and found.data is not None:
+        if isinstance(found, Content) and found.key is not None:
             found.still = _Still(self, parts, found.key)
         return found
 

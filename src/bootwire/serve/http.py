@@ -174,6 +174,7 @@ class HttpServer:
         self._close_listeners()
         for connection in list(self._connections):
             connection.fail("the server stopped")
+        self.prepared.clear()
 
     # --- connections ----------------------------------------------------------------------------------------------
 
@@ -282,7 +283,8 @@ class HttpServer:
     def _sweep(self, now: Ns) -> None:
         for connection in [c for c in self._connections if c.deadline <= now]:
             connection.expire(now)
-        self._sweeping = bool(self._connections)
+        self.prepared.close_unused(now)
+        self._sweeping = bool(self._connections or self.prepared.holds_files)
         if self._sweeping:
             self.loop.at(now + self._sweep_time, self._sweep)
 
@@ -519,7 +521,7 @@ class _Connection:
             raise
         if isinstance(found, Content):
             if found.size > SMALL or not engine.plain(request) or not self._send_small(request, found, now, data):
-                self._send(request, found, now)
+                self._send(request, found, now, data)
         elif isinstance(found, Reply):
             fields = [("Content-Type", found.media_type), ("Content-Length", str(len(found.body))), *found.headers]
             self._reply(request, found.status, fields, found.body, now)
@@ -574,7 +576,7 @@ class _Connection:
         if response is None:
             return False
         if server.known.get(data) is request and not request.authority:
-            server.prepared.put(data, content, response)
+            server.prepared.put(data, content, response, now)
         content.close()
         self._send_whole(response, content, content.machine, now)
         return True
@@ -589,8 +591,17 @@ class _Connection:
         if machine is None:
             answers.drop(data)
             return False
-        self.deadline = now + self.server.limits.idle
-        self._send_whole(answers.response(prepared, now), prepared.content, machine, now)
+        content = prepared.content
+        if content.data is None:
+            try:
+                content = content.another(machine)
+            except OSError:  # no descriptor is left: looked up, it is told of
+                return False
+            self._begin(answers.response(prepared, now), now, keep=True)
+            self._send_octets(content, 0, content.size, "", now)
+        else:
+            self.deadline = now + self.server.limits.idle
+            self._send_whole(answers.response(prepared, now), content, machine, now)
         return True
 
     def _send_whole(self, response: bytes, content: Content, machine: str, now: Ns) -> None:
@@ -609,7 +620,7 @@ class _Connection:
         self.offset = self.stop = content.size
         self._push(now)
 
-    def _send(self, request: http.Request, content: Content, now: Ns) -> None:
+    def _send(self, request: http.Request, content: Content, now: Ns, data: bytes) -> None:
         """Send content as the request wants it: whole, a part, only its head, or a status."""
         server = self.server
         answer = engine.answer(
@@ -617,17 +628,24 @@ class _Connection:
         )
         self._begin(answer.head, now, engine.keeps(request))
         if answer.start < answer.stop or (answer.status == 200 and request.method == "GET"):
+            if content.again and engine.plain(request) and server.known.get(data) is request and not request.authority:
+                server.prepared.put(data, content, answer.head, now)
             part = f"octets {answer.start}-{answer.stop - 1} of {content.size}" if answer.status == 206 else ""
-            octets = answer.stop - answer.start
-            self._take_content(content, answer.start, answer.stop)
-            self.untold = TransferStarted(content.machine, "http", content.name, self.address, octets, part)
-        else:
-            if answer.status == 200:
-                server.record(SizeProbed(content.machine, content.name, self.address, content.size, "http"))
-            content.close()
+            self._send_octets(content, answer.start, answer.stop, part, now)
+            return
+        if answer.status == 200:
+            server.record(SizeProbed(content.machine, content.name, self.address, content.size, "http"))
+        content.close()
+        self._push(now)
+
+    def _send_octets(self, content: Content, start: int, stop: int, part: str, now: Ns) -> None:
+        """Send octets of content behind the head that `_begin` has sent."""
+        self._take_content(content, start, stop)
+        self.untold = TransferStarted(content.machine, "http", content.name, self.address, stop - start, part)
         self._push(now)
 
     def _begin(self, head: bytes, now: Ns, keep: bool) -> None:
+        """Start an answer, and send its head before anything else is done for it: what follows takes a while."""
         self.state = BUSY
         self.head = head
         self.keep = keep
@@ -635,6 +653,8 @@ class _Connection:
         self.start = self.offset = self.stop = 0
         self.deadline = now + self.server.limits.stall
         self.queued = -1
+        with contextlib.suppress(OSError):  # `_push` meets it again
+            self.head = head[self.sock.send(head) :]
 
     def _take_content(self, content: Content, start: int, stop: int) -> None:
         self.content = content
@@ -659,7 +679,7 @@ class _Connection:
         octets = 0
         try:
             if self.head:
-                sent = self.sock.send(self.head, socket.MSG_MORE if self.offset < self.stop else 0)
+                sent = self.sock.send(self.head)
                 self.blocked = sent < len(self.head)
                 self.head = memoryview(self.head)[sent:] if self.blocked else b""
             if not self.blocked and self.offset < self.stop:

@@ -30,8 +30,8 @@ BATCH = 2048
 """Facts formatted for one write: half a millisecond in which nobody else runs."""
 
 PAUSE = 0.01
-"""Seconds that facts gather after the first: a storm costs a hundred wake-ups a second, not 100,000, and whoever
-records a fact is not interrupted by what becomes of it just then."""
+"""Seconds that facts gather after the first, and after the last ones were handed on: a storm costs a hundred wake-ups a
+second, not 100,000, and whoever records a fact is not interrupted by what becomes of it just then."""
 
 
 Item = TypeVar("Item")
@@ -212,10 +212,22 @@ class _Writer:
 
 
 def _gather(waiting: queue.SimpleQueue[Item]) -> list[Item]:
-    """Wait for one item, then a moment for others; take what is there, up to a batch."""
-    items = [waiting.get()]
-    if items[0] is not None:
-        time.sleep(PAUSE)
+    """Wait a moment for items; where none came wait for one, and then a moment for others. Takes at most a batch.
+
+    Who puts an item that is waited for has to wake this thread. With one every few milliseconds, nobody has to.
+    """
+    time.sleep(PAUSE)
+    items = _taken(waiting)
+    if not items:
+        items.append(waiting.get())
+        if items[0] is not None:
+            time.sleep(PAUSE)
+            items += _taken(waiting)
+    return items
+
+
+def _taken(waiting: queue.SimpleQueue[Item]) -> list[Item]:
+    items: list[Item] = []
     with contextlib.suppress(queue.Empty):
         while len(items) < BATCH:
             items.append(waiting.get_nowait())
