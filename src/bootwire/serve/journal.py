@@ -27,11 +27,14 @@ CAPACITY = 16_384
 """Facts that wait: a tenth of a second of the most that small files make; at about 750 octets each some 12 MB."""
 
 BATCH = 2048
-"""Facts formatted for one write: half a millisecond in which nobody else runs."""
+"""Facts formatted for one write at most: a few milliseconds in which nobody else runs."""
 
-PAUSE = 0.01
-"""Seconds that facts gather after the first, and after the last ones were handed on: a storm costs a hundred wake-ups a
-second, not 100,000, and whoever records a fact is not interrupted by what becomes of it just then."""
+PAUSES = (0.0005, 0.01)
+"""Seconds that facts gather after the first, and after the last ones were handed on: between these two, so that a
+handful comes in one. Few facts cost few wake-ups, and whoever records one is not interrupted by what becomes of it just
+then; of many, a handful is formatted at a time, and nobody waits for long meanwhile."""
+
+HANDFUL = range(32, 128)
 
 
 Item = TypeVar("Item")
@@ -58,6 +61,7 @@ class Journal:
     ) -> None:
         self._queue: queue.SimpleQueue[Stamped | None] = queue.SimpleQueue()
         self._capacity = capacity
+        self._pause = PAUSES[1]
         self._lost = 0
         self._losing = threading.Lock()
         self._subscribers: list[Callable[[Record], None]] = []
@@ -112,7 +116,7 @@ class Journal:
     def _run(self) -> None:
         ended = False
         while not ended:
-            items = _gather(self._queue)
+            items = self._gather()
             facts = [item for item in items if item is not None]
             ended = len(facts) < len(items)
             self._hand_on(facts)
@@ -123,6 +127,24 @@ class Journal:
                 self._hand_on([_stamped(said)])
         if self._writer:
             self._writer.put(None)
+
+    def _gather(self) -> list[Stamped | None]:
+        """Wait a moment for facts; where none came wait for one, and then a moment for others. Takes at most a batch.
+
+        Who puts a fact that is waited for has to wake this thread. With one every few milliseconds, nobody has to.
+        """
+        time.sleep(self._pause)
+        items = _taken(self._queue)
+        if not items:
+            items.append(self._queue.get())
+            if items[0] is not None:
+                time.sleep(self._pause)
+                items += _taken(self._queue)
+        if len(items) >= HANDFUL.stop:
+            self._pause = max(self._pause / 2, PAUSES[0])
+        elif len(items) < HANDFUL.start:
+            self._pause = min(self._pause * 2, PAUSES[1])
+        return items
 
     def _hand_on(self, facts: list[Stamped]) -> None:
         records = [lines.made(fact) for fact in facts] if self._subscribers else []
@@ -209,21 +231,6 @@ class _Writer:
                 self._gone = True
                 self._record(Warned("", "nobody reads the journal's output any more: facts are no longer printed"))
         return not self._gone
-
-
-def _gather(waiting: queue.SimpleQueue[Item]) -> list[Item]:
-    """Wait a moment for items; where none came wait for one, and then a moment for others. Takes at most a batch.
-
-    Who puts an item that is waited for has to wake this thread. With one every few milliseconds, nobody has to.
-    """
-    time.sleep(PAUSE)
-    items = _taken(waiting)
-    if not items:
-        items.append(waiting.get())
-        if items[0] is not None:
-            time.sleep(PAUSE)
-            items += _taken(waiting)
-    return items
 
 
 def _taken(waiting: queue.SimpleQueue[Item]) -> list[Item]:
