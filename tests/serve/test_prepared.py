@@ -127,6 +127,18 @@ def test_a_file_nobody_asks_for_any_more_is_let_go(site: Site, house: House) -> 
     assert held(site) == []
 
 
+def test_a_small_file_that_is_not_in_memory_is_sent_once(tmp_path: Path) -> None:
+    """Such as one that was shorter than its size when it was read."""
+    (tmp_path / "f").write_bytes(SCRIPT)
+
+    def resolve(request: Request, peer: Peer) -> Content:
+        return Content("f", len(SCRIPT), None, os.open(tmp_path / "f", os.O_RDONLY), 1, again=lambda peer: "")
+
+    with served(resolve) as house, Client(house.port) as client:
+        for _ in range(3):
+            assert client.get("/f")[2] == SCRIPT
+
+
 def held(site: Site) -> list[Path]:
     """What this process has open in the published directory, each file once."""
     links = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if is_open(fd)}

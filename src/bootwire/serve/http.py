@@ -575,7 +575,7 @@ class _Connection:
         response = server.prepared.whole(content, now)
         if response is None:
             return False
-        if server.known.get(data) is request and not request.authority:
+        if content.data is not None and server.known.get(data) is request and not request.authority:
             server.prepared.put(data, content, response, now)
         content.close()
         self._send_whole(response, content, content.machine, now)

@@ -70,7 +70,10 @@ class PreparedAnswers:
         return self._preface + engine.plain_fields(len(data), content.media_type, content.etag, content.modified) + data
 
     def put(self, request: bytes, content: Content, response: bytes, now: Ns) -> None:
-        """Keep what `whole`, or for large content `engine.answer`, has just made of a content, if that has `again`."""
+        """Keep what a content has just been answered with, if it has `again`.
+
+        response  what `whole` made of it where it has its data, else the head that `engine.answer` made
+        """
         known = self._answers.get(request)
         if content.again is None or (known is not None and known.content.key == content.key):
             return
