@@ -165,6 +165,25 @@ def test_a_size_probe_is_told_as_one():
         assert silent(sock, 0.1)
 
 
+def test_a_probe_is_told_as_one_where_the_next_request_is_read_before_its_end():
+    """In a crowd: the port listened on is looked at before the transfer's own socket, which the ERROR came to first."""
+    with serving({b"f": blob(5000)}) as rig, client() as sock, client() as other:
+        sock.sendto(rrq(tsize=0), rig.at)
+        _, tid = sock.recvfrom(600)
+
+        def crowd() -> None:
+            other.sendto(rrq(), rig.at)
+            sock.sendto(wire.emit(wire.Error(8, b"size only")), tid)
+            sock.sendto(rrq(tsize=0, blksize=1468), rig.at)
+
+        rig.call(crowd)
+        assert wire.parse(sock.recv(600)) == wire.OptionAck(((b"tsize", b"5000"), (b"blksize", b"1468")))
+        probed = rig.wait_for(SizeProbed)[0]
+        assert isinstance(probed, SizeProbed)
+        assert (probed.name, probed.octets) == ("f", 5000)
+        assert not [fact for fact in rig.facts if isinstance(fact, TransferFailed)]
+
+
 def test_a_client_that_hangs_up_in_the_middle_is_told_as_that():
     with serving({b"f": blob(5000)}) as rig, client() as sock:
         sock.sendto(rrq(), rig.at)

@@ -70,6 +70,7 @@ _DATAGRAMS_A_TURN: Final = 256  # about what a default receive buffer holds of t
 _DEAF_AFTER: Final = 3  # the same request so often, none of its answers acknowledged: they do not reach the machine
 _RESET_AFTER: Final = 1 * S  # a request repeated so long after the last progress comes from a machine that was reset
 _REJOIN: Final = 63  # a transfer that began without an image looks for one at each block with none of these bits
+_CATCH_UP: Final = 64  # datagrams: more than a client can have under way
 _TEXT: Final = 60  # octets of an ERROR's text: no answer is much longer than what it answers
 _unpack: Final = struct.Struct("!HH").unpack  # opcode and block number of an ACK
 _JUNK: Final = bytes([*range(0x20), *range(0x7F, 0x100)])
@@ -509,7 +510,10 @@ class _Transfer:
             self._end(now)
 
     def asked_again(self, request: bytes, now: Ns) -> bool:
-        """The client sent a request while this transfer runs. False: the transfer has been given up for it."""
+        """The client sent a request while this transfer runs. False: that has ended, or is given up now."""
+        self._catch_up(now)
+        if self.fd < 0:
+            return False
         if request == self._request:
             if not self._sender.proven:
                 self._asked += 1
@@ -521,6 +525,13 @@ class _Transfer:
                 return True
         self.give_up("the client started over", now, tell=False)
         return False
+
+    def _catch_up(self, now: Ns) -> None:
+        """Take what the client sent before it asked for something else: in a crowd that request may be read first, and
+        the ERROR that ended this transfer still lies at our own socket."""
+        for _ in range(0 if self._server.single_port else _CATCH_UP):
+            if not self.on_ready(0, now) or self.fd < 0:
+                return
 
     def give_up(self, because: str, now: Ns, *, tell: bool) -> None:
         """End it on our side; `tell` the client why."""
