@@ -575,11 +575,16 @@ class _Connection:
         response = server.prepared.whole(content, now)
         if response is None:
             return False
-        if content.data is not None and server.known.get(data) is request and not request.authority:
-            server.prepared.put(data, content, response, now)
+        if content.data is not None:
+            self._keep(request, content, response, now, data)
         content.close()
         self._send_whole(response, content, content.machine, now)
         return True
+
+    def _keep(self, request: http.Request, content: Content, response: bytes, now: Ns, data: bytes) -> None:
+        """Have the answer ready for whoever sends the same octets, if they are all of a plain request to us."""
+        if self.server.known.get(data) is request and not request.authority:
+            self.server.prepared.put(data, content, response, now)
 
     def _send_prepared(self, data: bytes, now: Ns) -> bool:
         """Send what the same octets were answered with before; False: not possible, nothing was sent."""
@@ -628,8 +633,8 @@ class _Connection:
         )
         self._begin(answer.head, now, engine.keeps(request))
         if answer.start < answer.stop or (answer.status == 200 and request.method == "GET"):
-            if content.again and engine.plain(request) and server.known.get(data) is request and not request.authority:
-                server.prepared.put(data, content, answer.head, now)
+            if content.again and engine.plain(request):
+                self._keep(request, content, answer.head, now, data)
             part = f"octets {answer.start}-{answer.stop - 1} of {content.size}" if answer.status == 206 else ""
             self._send_octets(content, answer.start, answer.stop, part, now)
             return

@@ -15,7 +15,6 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from bootwire.facts import Fact, Record, Warned
 from bootwire.observe import prose
@@ -35,9 +34,7 @@ handful comes in one. Few facts cost few wake-ups, and whoever records one is no
 then; of many, a handful is formatted at a time, and nobody waits for long meanwhile."""
 
 HANDFUL = range(32, 128)
-
-
-Item = TypeVar("Item")
+"""Facts that a look should find."""
 
 
 class Journal:
@@ -233,8 +230,9 @@ class _Writer:
         return not self._gone
 
 
-def _taken(waiting: queue.SimpleQueue[Item]) -> list[Item]:
-    items: list[Item] = []
+def _taken(waiting: queue.SimpleQueue[Stamped | None]) -> list[Stamped | None]:
+    """What is there, at most a batch."""
+    items: list[Stamped | None] = []
     with contextlib.suppress(queue.Empty):
         while len(items) < BATCH:
             items.append(waiting.get_nowait())

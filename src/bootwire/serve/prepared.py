@@ -97,8 +97,8 @@ class PreparedAnswers:
         dropped = self._answers.pop(request, None)
         if dropped is not None:
             self._octets -= len(request) + len(dropped.response)
-            if self._open.pop(request, None):
-                dropped.content.close()
+            self._open.pop(request, None)
+            dropped.content.close()
 
     def clear(self) -> None:
         for request in list(self._answers):
