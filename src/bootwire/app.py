@@ -179,11 +179,14 @@ class _Server:
         self._desk = Desk(self._journal, loaders.state_directory(self._settings.state_dir), self._settings.web)
         self._machines = Machines(self._desk.store, self._reports.known)
         states = self._with_states(self._desk.store)
-        decider = self._decider
+        decider, settling = self._decider, states.settling if states else lambda machine: None
         self._boot_server = BootServer(settings, decider.known, self._hardware)
-        self._scripts = MemoryFsScripts(Scripts(self._boot_server, decider, self._base, mode.link), self._base)
+        scripts = Scripts(self._boot_server, decider, self._base, mode.link, settling)
+        self._scripts = MemoryFsScripts(scripts, self._base)
         modules = loaders.modules(self._loaders)
-        pxelinux = Pxelinux(self._boot_server, decider, self._base, mode.link, mode.give, modules, self._record)
+        pxelinux = Pxelinux(
+            self._boot_server, decider, self._base, mode.link, mode.give, modules, self._record, settling
+        )
         rooms = {
             PXELINUX_ROOM: pxelinux.room,
             **mode.rooms,

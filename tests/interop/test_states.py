@@ -97,6 +97,12 @@ class Place:
             store.execute("UPDATE machine_states SET since = since - ?", (SAME_BOOT + 1,))
         self.server = self.start()
 
+    def killed(self) -> None:
+        """The server dies now, and is started again."""
+        self.server.process.send_signal(signal.SIGKILL)
+        self.server.wait()
+        self.server = self.start()
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
@@ -167,16 +173,16 @@ def test_armed_installed_and_then_its_disk(place: Place) -> None:
     assert re.search(rf"(?m)^\d+ +{MAC}", place.command("boots"))
 
 
-def test_a_killed_server_knows_who_is_armed(place: Place) -> None:
+def test_a_killed_server_knows_who_is_armed_and_who_has_installed(place: Place) -> None:
     place.command("arm", MAC, "--profile", "debian")
     first = re.search(r"home=(\S+)", place.script())
     assert first
-    place.server.process.send_signal(signal.SIGKILL)
-    place.server.wait()
-    place.server = place.start()
+    place.killed()
     assert "installing debian, 3 left (2 by HTTP alone)" in place.command("machines")
     assert place.curl(first[1]) == (200, "done\n")  # a URL of before the restart
+    place.killed()
     assert "sanboot" in place.script()
+    assert "it phoned home" in place.server.until("script", machine=MAC)["because"]
 
 
 def test_what_cannot_be_done_says_why(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -10,8 +11,8 @@ import pytest
 from bootwire.assets.scripts import Caller
 from bootwire.boot_server import BootServer, Datagram, Settings
 from bootwire.policy.target import Target
-from bootwire.serve.boot_scripts import Scripts
-from bootwire.serve.content import Peer
+from bootwire.serve.boot_scripts import Script, Scripts
+from bootwire.serve.content import Later, Peer
 from bootwire.serve.mode import Link, Plain
 from bootwire.wire import dhcp4
 from bootwire.wire.http import Request
@@ -38,3 +39,26 @@ def test_what_smbios_tells_is_kept_only_from_the_address_that_dhcp_showed(asker:
     known = server.traits_of(DISCOVER.mac)
     assert known is not None
     assert known.serial == believed
+
+
+def test_a_script_waits_for_what_it_rests_on() -> None:
+    waits = True
+
+    async def kept() -> None:
+        nonlocal waits
+        waits = False
+
+    scripts = Scripts(
+        BootServer(Settings()), Plain(Target("", script="#!ipxe\n")), lambda ours: f"http://{ours}",
+        lambda _, base: Link(base, lambda *_: ""), lambda machine: kept if waits and machine == DISCOVER.mac else None,
+    )  # fmt: skip
+    question = Request("GET", "/boot.ipxe", (), {}), Caller(), Peer("192.0.2.57", 49152, "192.0.2.1")
+    assert isinstance(scripts("02:00:00:00:00:01", *question), Script)
+    later = scripts(DISCOVER.mac, *question)
+    assert isinstance(later, Later)
+
+    async def wait() -> None:
+        await later.known()
+
+    asyncio.run(wait())
+    assert isinstance(scripts(DISCOVER.mac, *question), Script)

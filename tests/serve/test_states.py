@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from bootwire.facts import Fact, HandedOver, Record, StateChanged, Warned
 from bootwire.policy.states import State
 from bootwire.policy.target import Decision, Image, Target, Traits
 from bootwire.serve import states
-from bootwire.serve.content import Missing, Peer, Reply
+from bootwire.serve.content import Later, Missing, Peer, Reply
 from bootwire.serve.mode import Link
 from bootwire.serve.seals import Seals
 from bootwire.serve.states import States
@@ -71,7 +75,36 @@ class Kept:
         return decision if decision.local else self.states.render(decision, who, LINK)
 
     def report(self, url: str, method: str = "GET") -> Reply | Missing:
+        """What a report is answered with, when it is on the disk."""
+        found = self.ask(url, method)
+        if isinstance(found, Later):
+            asyncio.run(_awaited(found.known))
+            found = self.ask(url, method)
+        assert not isinstance(found, Later)
+        return found
+
+    def ask(self, url: str, method: str = "GET") -> Reply | Missing | Later:
         return self.states.room(url.rpartition("/")[2], Request(method, "/done", (), {}), PEER)
+
+    @contextlib.contextmanager
+    def slow_disk(self) -> Iterator[threading.Event]:
+        """Nothing gets written until the event is set, or the block ends."""
+        free, busy = threading.Event(), threading.Event()
+
+        def hold(_: object) -> None:
+            busy.set()
+            free.wait()
+
+        self.store.do(hold)
+        busy.wait()
+        try:
+            yield free
+        finally:
+            free.set()
+
+
+async def _awaited(known: Callable[[], Awaitable[object]]) -> None:
+    await known()
 
 
 @pytest.fixture
@@ -128,6 +161,46 @@ def test_states_outlive_the_server(tmp_path: Path) -> None:
     assert isinstance(second.report(home), Reply)
     second.store.close()
     assert Kept(tmp_path).states.state(MAC).phase == "installed"
+
+
+def test_what_rests_on_a_try_waits_until_it_is_on_the_disk(kept: Kept) -> None:
+    kept.states.arm(MAC, "")
+    assert kept.states.settling(MAC) is None
+    with kept.slow_disk() as free:
+        assert not kept.boot().local
+        settled = kept.states.settling(MAC)
+        assert settled is not None
+        assert kept.states.settling("52:54:00:12:34:57") is None
+        assert not kept.boot().local  # asks again meanwhile: the same boot, the same write
+        free.set()
+        asyncio.run(_awaited(settled))
+    assert kept.states.settling(MAC) is None
+    assert kept.store.ask("SELECT phase, tries FROM machine_states") == [("installing", 2)]
+
+
+def test_a_report_is_answered_when_it_is_on_the_disk_and_counts_once(kept: Kept) -> None:
+    kept.states.arm(MAC, "")
+    home = str(kept.boot().variables["phone_home"])
+    with kept.slow_disk() as free:
+        found = kept.ask(home)
+        assert isinstance(found, Later)
+        assert kept.states.state(MAC).phase == "installed"
+        free.set()
+        asyncio.run(_awaited(found.known))
+    assert kept.store.ask("SELECT phase FROM machine_states") == [("installed",)]
+    assert isinstance(kept.ask(home), Reply)
+    assert isinstance(kept.ask(home), Missing)
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for_long(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "WRITE_SECONDS", 0.01)
+    kept.states.arm(MAC, "")
+    with kept.slow_disk():
+        kept.boot()
+        settled = kept.states.settling(MAC)
+        assert settled is not None
+        asyncio.run(_awaited(settled))
+        assert kept.states.settling(MAC) is None
 
 
 def test_a_machine_is_armed_with_a_profile_that_its_rules_do_not_name(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from bootwire.assets.scripts import (
 from bootwire.boot_server import BootServer
 from bootwire.policy.target import Decision, Silence, Target, Traits
 from bootwire.serve.content import Later, Peer
-from bootwire.serve.mode import Decider, Link, RenderError
+from bootwire.serve.mode import Decider, Link, RenderError, Settling
 from bootwire.wire.http import Request
 from bootwire.wire.text import printable
 
@@ -39,6 +39,7 @@ class Scripts:
 
     base  "http://192.0.2.1:8080" for one of our addresses
     link  where a machine gets images from (`Mode.link`)
+    settling  what to await before a machine is given its script (`States.settling`)
     """
 
     def __init__(
@@ -47,14 +48,16 @@ class Scripts:
         decider: Decider,
         base: Callable[[str], str],
         link: Callable[[str, str], Link],
+        settling: Settling = lambda machine: None,
     ) -> None:
         self._boot_server = boot_server
         self._decider = decider
         self._base = base
         self._link = link
+        self._settling = settling
 
     def __call__(self, machine: str, request: Request, who: Caller, peer: Peer) -> Script | Later:
-        """What the machine is to do now; Later where that must be asked for first."""
+        """What the machine is to do now; Later where that must be asked for, or kept, first."""
         traits = self._traits(machine, request, who, peer)
         base = self._base(peer.ours)
         if self._decider.smbios and not any(name in SMBIOS for name, _ in request.query):
@@ -63,7 +66,9 @@ class Scripts:
         decision = self._decider.known(traits)
         if decision is None:
             return Later(lambda: self._decider.ask(traits), machine)
-        return self._for(decision, traits, who, peer.ours, base)
+        script = self._for(decision, traits, who, peer.ours, base)
+        settled = self._settling(machine)
+        return script if settled is None else Later(settled, machine)
 
     def _traits(self, machine: str, request: Request, who: Caller, peer: Peer) -> Traits:
         """What is known of a machine whose loader asks: from its DHCP messages, and what the loader says."""

@@ -23,7 +23,7 @@ from bootwire.policy.target import Image, Silence, Target, Traits
 from bootwire.serve.content import Content, Later, Missing, Peer, Reply, Upstream
 from bootwire.serve.content import Record as Tell
 from bootwire.serve.files import for_machine, open_local
-from bootwire.serve.mode import Decider, Link, RenderError
+from bootwire.serve.mode import Decider, Link, RenderError, Settling
 from bootwire.wire.http import Request
 from bootwire.wire.text import printable
 
@@ -49,6 +49,7 @@ class Pxelinux:
 
     modules  by catalog name: "bios/ldlinux.c32"
     link     where a machine gets images from, for command lines that name some (`Mode.link`)
+    settling what to await before a machine is given its configuration by HTTP (`States.settling`)
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Pxelinux:
         give: Give,
         modules: Mapping[str, Blob],
         record: Tell,
+        settling: Settling = lambda machine: None,
     ) -> None:
         self._boot_server = boot_server
         self._decider = decider
@@ -68,6 +70,7 @@ class Pxelinux:
         self._give = give
         self._modules = modules
         self._record = record
+        self._settling = settling
         self._users: Lru[str, None] = Lru(4096)  # machines that were given PXELINUX
         self._boots: Lru[str, _Boot] = Lru(4096)
 
@@ -88,13 +91,19 @@ class Pxelinux:
             return for_machine(open_local(blob.source.path, blob.name, blob.media_type), machine)
         return self._image(machine, name, peer)
 
-    def config(self, machine: str, name: str, peer: Peer) -> Reply | Later | Missing:
-        """The configuration for a machine; Later where its decision must be asked for first."""
+    def config(self, machine: str, name: str, peer: Peer, *, at_once: bool = False) -> Reply | Later | Missing:
+        """The configuration for a machine; Later where its decision must be asked for, or kept, first.
+
+        at_once  what is decided is given out whether it is kept yet or not
+        """
         traits = self._traits(machine, peer)
         decision = self._decider.known(traits)
         if decision is None:
             return Later(lambda: self._decider.ask(traits), machine)
         text, because = self._text(decision, traits, peer)
+        settled = None if at_once else self._settling(machine)
+        if settled is not None:
+            return Later(settled, machine)
         self._record(ScriptServed(machine, printable(name, 80), peer.address, "PXELINUX", because))
         return Reply(200, text, machine=machine)
 
@@ -102,7 +111,7 @@ class Pxelinux:
         """The same for a PXELINUX whose firmware did not hand option 210 on; None for whoever else asks."""
         if CONFIG not in name or not self._users.has(machine):
             return None
-        found = self.config(machine, name, peer)
+        found = self.config(machine, name, peer, at_once=True)
         if not isinstance(found, Reply):
             return None
         return Content(name, len(found.body), found.body, key=found.body, machine=machine)

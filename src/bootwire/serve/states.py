@@ -1,16 +1,18 @@
 """Boot states around any mode: who is armed may install, who says it is done goes on with its disk. Kept on disk.
 
 A `States` stands between the server and a mode's decider. What is in force is in memory, so that a decision waits for
-no disk; each change is on its way there before anybody acts on it, and is read back at the next start.
+no disk. What was changed for an HTTP request is on the disk before it is answered, and is read back at the next start:
+whoever has been answered may rely on it even if we are killed now. (Bootinfo and TFTP answer at once.)
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from bootwire.facts import HandedOver, Record, StateChanged, Warned
 from bootwire.policy import states as policy
 from bootwire.policy.states import State
 from bootwire.policy.target import Decision, Target, Traits
-from bootwire.serve.content import Missing, Peer, Reply
+from bootwire.serve.content import Later, Missing, Peer, Reply
 from bootwire.serve.content import Record as Tell
 from bootwire.serve.mode import Decider, Link, Room
 from bootwire.serve.seals import Seals
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from bootwire.serve.store import Store
 
 ROOM = "done"  # first part of the path that machines phone home to
-WRITE_SECONDS = 5.0  # that somebody who arms a machine waits for the disk
+WRITE_SECONDS = 5.0  # that somebody waits for the disk: who arms a machine, a machine for its script
 LIFETIME = 7 * 86400.0  # seconds that a phone-home URL holds: the longest installation, and some
 
 _TABLES = (
@@ -72,6 +74,8 @@ class States:
         rows = store.ask(f"SELECT {_COLUMNS} FROM machine_states")
         self._states: dict[str, State] = {row[0]: State(*row) for row in rows}
         self._hands_over: dict[str, bool] = {}  # of machines that were armed: is it done when its kernel is started
+        self._writing: dict[str, Future[int]] = {}  # last changes that are not on the disk yet, by machine
+        self._reported: dict[str, tuple[str, Peer]] = {}  # what counted and waits for the disk, and its sender
         self.rooms: Mapping[str, Room] = {ROOM: self.room}
 
     # --- a decider ------------------------------------------------------------------------------------------------
@@ -123,6 +127,20 @@ class States:
             self._hands_over[traits.machine] = target.variables.get("done") == "hand-over"
         return refused if state.may_install else state.because
 
+    def settling(self, machine: str) -> Callable[[], Awaitable[object]] | None:
+        """A `Settling`: until a machine's state is on the disk."""
+        written = self._writing.get(machine)
+        if written is None:
+            return None
+
+        async def settled() -> None:
+            done, _ = await asyncio.wait([asyncio.wrap_future(written)], timeout=WRITE_SECONDS)
+            for future in done:
+                future.exception()  # told by `_kept`
+            self._settle(machine, written)
+
+        return settled
+
     # --- what machines report -------------------------------------------------------------------------------------
 
     def home(self, machine: str, base: str) -> str:
@@ -130,19 +148,28 @@ class States:
         serial = self.state(machine).serial
         return f"{base}/{ROOM}/{self._seals.seal(ROOM, machine, (str(serial),), self._wall(), LIFETIME)}"
 
-    def room(self, rest: str, request: Request, peer: Peer) -> Missing | Reply:
+    def room(self, rest: str, request: Request, peer: Peer) -> Missing | Reply | Later:
         """GET or POST of a phone-home URL. Reporting twice is refused, and told."""
-        sealed = self._seals.open(ROOM, rest.partition("/")[0], self._wall())
+        token = rest.partition("/")[0]
+        sealed = self._seals.open(ROOM, token, self._wall())
         if isinstance(sealed, str):
             return Missing(sealed, forbidden=True)
         machine, serial = sealed.machine, int(sealed.what[0])
+        reply = Reply(200, b"done\n", machine=machine)
         if request.method == "HEAD":
-            return Reply(200, b"done\n", machine=machine)
+            return reply
+        if self._reported.get(machine) == (token, peer):  # it comes again because we said Later
+            del self._reported[machine]
+            return reply
         refused = self._report(machine, serial, f"it phoned home from {peer.address}")
         if refused:
             self._record(Warned(machine, f"a report from {peer.address} counts for nothing: {refused}"))
             return Missing(refused, machine, forbidden=True)
-        return Reply(200, b"done\n", machine=machine)
+        settled = self.settling(machine)
+        if settled is None:
+            return reply
+        self._reported[machine] = token, peer
+        return Later(settled, machine)
 
     def note(self, record: Record) -> None:
         """Facts of the journal: a hand-over ends an installation whose profile says that it does."""
@@ -202,7 +229,7 @@ class States:
         return self._change(machine, policy.disarm, wait=True)
 
     def _change(self, machine: str, change: Callable[[State, float], State], wait: bool = False) -> State:
-        """One change at a time; it is on its way to the disk before anybody acts on it. wait: until it is there."""
+        """One change at a time; `settling` tells when it is on the disk. wait: until it is there."""
         with self._lock:
             before = self._states.get(machine) or State(machine)
             state = change(before, self._wall())
@@ -215,6 +242,7 @@ class States:
             )  # fmt: skip
             sql = f"INSERT OR REPLACE INTO machine_states ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             written = self._store.do(lambda connection: connection.execute(sql, values).rowcount)
+            self._writing[machine] = written
         written.add_done_callback(lambda future: self._kept(machine, future))
         if wait:
             with contextlib.suppress(TimeoutError, sqlite3.Error):
@@ -222,7 +250,14 @@ class States:
         self._record(StateChanged(machine, state.phase, state.profile, state.tries, state.because))
         return state
 
+    def _settle(self, machine: str, written: Future[int]) -> None:
+        """Nobody waits for this change any longer."""
+        with self._lock:
+            if self._writing.get(machine) is written:
+                del self._writing[machine]
+
     def _kept(self, machine: str, written: Future[int]) -> None:
+        self._settle(machine, written)
         if (error := written.exception()) is not None:
             what = f"the state of {machine} cannot be kept ({error}): after a restart it is what it was before"
             self._record(Warned(machine, what, "mend the state directory"))
