@@ -8,7 +8,7 @@ import time
 import pytest
 
 from bootwire.engine import MS, Ns
-from bootwire.serve.loop import EDGE, IN, Loop
+from bootwire.serve.loop import EDGE, IN, Loop, work_behind_others
 
 
 @pytest.fixture
@@ -207,6 +207,20 @@ def test_a_crowd_that_has_calmed_down_waits_in_the_epoll_again(loop: Loop):
     assert crowd.taken == [201] * 20
     assert time.thread_time() - before < 0.2  # and sleeps
     crowd.close()
+
+
+def test_only_the_thread_that_says_so_works_behind_others():
+    found: list[int] = []
+
+    def run() -> None:
+        work_behind_others()
+        found.append(os.sched_getscheduler(0))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [os.SCHED_BATCH]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_close_gives_every_descriptor_back():

@@ -59,8 +59,9 @@ class Content:
         """The same octets for a machine, to be closed on their own. Raises OSError."""
         fd = os.dup(self.fd) if self.fd >= 0 else -1
         return Content(
-            self.name, self.size, self.data, fd, self.key, self.etag, self.modified, self.media_type, machine
-        )
+            self.name, self.size, self.data, fd, self.key, self.etag, self.modified, self.media_type, machine,
+            self.still,
+        )  # fmt: skip
 
     def close(self) -> None:
         if self.fd >= 0:

@@ -285,8 +285,8 @@ class HttpServer:
             connection.expire(now)
         self.prepared.close_unused(now)
         self._sweeping = bool(self._connections or self.prepared.holds_files)
-        if self._sweeping:
-            self.loop.at(now + self._sweep_time, self._sweep)
+        if self._sweeping:  # just when a second begins, so that no request waits for a new Date
+            self.loop.at(min(now + self._sweep_time, self.prepared.until(now)), self._sweep)
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
@@ -728,6 +728,8 @@ class _Connection:
             sent = self.sock.send(self.view[offset : offset + count])
         else:
             sent = 0
+            if count == left and self.content.still is not None:
+                self.content.still()  # looked at now, so that who asks next need not wait for it
             if count < left or _version(self.content.fd) == self.version:
                 sent = os.sendfile(self.fd, self.content.fd, offset, count)
             if not sent:  # nothing, and no EAGAIN either: there is less to send than there was

@@ -20,7 +20,7 @@ from bootwire.facts import Fact, Record, Warned
 from bootwire.observe import prose
 from bootwire.serve import lines
 from bootwire.serve.lines import Stamped
-from bootwire.serve.loop import print_error
+from bootwire.serve.loop import print_error, work_behind_others
 
 CAPACITY = 16_384
 """Facts that wait: a tenth of a second of the most that small files make; at about 750 octets each some 12 MB."""
@@ -111,6 +111,7 @@ class Journal:
         return self._writer.lost if self._writer else 0
 
     def _run(self) -> None:
+        work_behind_others()
         ended = False
         while not ended:
             items = self._gather()
@@ -196,6 +197,7 @@ class _Writer:
             self._queue.put((len(facts), self._text(facts)))
 
     def _run(self) -> None:
+        work_behind_others()
         ended = False
         while not ended:
             taken = self._queue.get()

@@ -50,6 +50,14 @@ def print_error(error: BaseException) -> None:
     traceback.print_exception(error, file=sys.stderr)
 
 
+def work_behind_others() -> None:
+    """Say that this thread works off what others have left it: when there is something for it, it interrupts nobody
+    who has the processor, and gets it as soon as that one waits or has had its share (SCHED_BATCH, sched(7))."""
+    with contextlib.suppress(OSError):  # a container may forbid it
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else somebody has chosen another
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 class Timer:
     """A callback due at a moment; `cancel` is cheap and final."""
 

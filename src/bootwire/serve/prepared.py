@@ -61,6 +61,11 @@ class PreparedAnswers:
             self._preface = engine.preface(self._date)
         return self._date
 
+    def until(self, now: Ns) -> Ns:
+        """When the Date field's value changes next; it is made now if it has to be."""
+        self.date(now)
+        return self._until
+
     def whole(self, content: Content, now: Ns) -> bytes | None:
         """The whole response to a plain GET for small content; None where the file has become shorter."""
         data = content.data if content.data is not None else os.pread(content.fd, content.size, 0)

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bootwire.serve.loop import print_error
+from bootwire.serve.loop import print_error, work_behind_others
 
 FILE = "bootwire.db"
 
@@ -134,6 +134,7 @@ class Store:
         return made
 
     def _run(self) -> None:
+        work_behind_others()
         with contextlib.closing(self._connect()) as connection:
             connection.isolation_level = None  # we say where transactions begin and end
             ended = False
