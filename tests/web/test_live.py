@@ -53,15 +53,20 @@ def test_a_reader_gets_everything_first_and_then_changes_within_a_second(site: R
 
 
 def test_a_late_reader_sees_what_was_before(site: Running) -> None:
+    states, steps = {mac(1): "booted", mac(2): "running"}, ["discover", "offer"]
+    early = events(site)
     site.tell(facts_of(booted(1)) + facts_of(refused(2)))
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        name, data = next(events(site))
-        if len(data["boots"]) == 2:
-            break
+    until, known, told = time.monotonic() + 10, {}, []
+    while known != states or told[:2] != steps:
+        name, data = next(early)
+        all_of = data if name == "all" else {name: data}
+        known |= {line["machine"]: line["state"] for line in all_of.get("boots", ())}
+        told += [line["step"] for line in all_of.get("log", ()) if line["machine"] == mac(2)]
+        assert time.monotonic() < until, (known, told)
+    name, data = next(events(site))
     assert name == "all"
-    assert {line["machine"]: line["state"] for line in data["boots"]} == {mac(1): "booted", mac(2): "running"}
-    assert [line["step"] for line in data["log"] if line["machine"] == mac(2)][:2] == ["discover", "offer"]
+    assert {line["machine"]: line["state"] for line in data["boots"]} == states
+    assert [line["step"] for line in data["log"] if line["machine"] == mac(2)][:2] == steps
 
 
 def test_progress_of_a_transfer_comes_without_a_fact(site: Running) -> None:
