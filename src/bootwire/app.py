@@ -53,7 +53,7 @@ from bootwire.serve.journal import Journal
 from bootwire.serve.loop import Loop
 from bootwire.serve.machines import Machines
 from bootwire.serve.memory_fs import MemoryFsScripts
-from bootwire.serve.mode import Decider, House, Mode, Room, StartError
+from bootwire.serve.mode import Decider, House, Mode, Room, StartError, settled
 from bootwire.serve.neighbours import Neighbours
 from bootwire.serve.ports import taken
 from bootwire.serve.programs import ProgramSettings, programs
@@ -179,7 +179,8 @@ class _Server:
         self._desk = Desk(self._journal, loaders.state_directory(self._settings.state_dir), self._settings.web)
         self._machines = Machines(self._desk.store, self._reports.known)
         states = self._with_states(self._desk.store)
-        decider, settling = self._decider, states.settling if states else lambda machine: None
+        decider = self._decider
+        settling = states.settling if states else settled
         self._boot_server = BootServer(settings, decider.known, self._hardware)
         scripts = Scripts(self._boot_server, decider, self._base, mode.link, settling)
         self._scripts = MemoryFsScripts(scripts, self._base)

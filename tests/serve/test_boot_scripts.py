@@ -50,7 +50,8 @@ def test_a_script_waits_for_what_it_rests_on() -> None:
 
     scripts = Scripts(
         BootServer(Settings()), Plain(Target("", script="#!ipxe\n")), lambda ours: f"http://{ours}",
-        lambda _, base: Link(base, lambda *_: ""), lambda machine: kept if waits and machine == DISCOVER.mac else None,
+        lambda _, base: Link(base, lambda *_: ""),
+        lambda machine: Later(kept) if waits and machine == DISCOVER.mac else None,
     )  # fmt: skip
     question = Request("GET", "/boot.ipxe", (), {}), Caller(), Peer("192.0.2.57", 49152, "192.0.2.1")
     assert isinstance(scripts("02:00:00:00:00:01", *question), Script)

@@ -168,12 +168,12 @@ def test_what_rests_on_a_try_waits_until_it_is_on_the_disk(kept: Kept) -> None:
     assert kept.states.settling(MAC) is None
     with kept.slow_disk() as free:
         assert not kept.boot().local
-        settled = kept.states.settling(MAC)
-        assert settled is not None
+        later = kept.states.settling(MAC)
+        assert later is not None
         assert kept.states.settling("52:54:00:12:34:57") is None
         assert not kept.boot().local  # asks again meanwhile: the same boot, the same write
         free.set()
-        asyncio.run(_awaited(settled))
+        asyncio.run(_awaited(later.known))
     assert kept.states.settling(MAC) is None
     assert kept.store.ask("SELECT phase, tries FROM machine_states") == [("installing", 2)]
 
@@ -197,9 +197,9 @@ def test_a_disk_that_does_not_answer_is_not_waited_for_long(kept: Kept, monkeypa
     kept.states.arm(MAC, "")
     with kept.slow_disk():
         kept.boot()
-        settled = kept.states.settling(MAC)
-        assert settled is not None
-        asyncio.run(_awaited(settled))
+        later = kept.states.settling(MAC)
+        assert later is not None
+        asyncio.run(_awaited(later.known))
         assert kept.states.settling(MAC) is None
 
 

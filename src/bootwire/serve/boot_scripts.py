@@ -21,7 +21,7 @@ from bootwire.assets.scripts import (
 from bootwire.boot_server import BootServer
 from bootwire.policy.target import Decision, Silence, Target, Traits
 from bootwire.serve.content import Later, Peer
-from bootwire.serve.mode import Decider, Link, RenderError, Settling
+from bootwire.serve.mode import Decider, Link, RenderError, Settling, settled
 from bootwire.wire.http import Request
 from bootwire.wire.text import printable
 
@@ -39,7 +39,7 @@ class Scripts:
 
     base  "http://192.0.2.1:8080" for one of our addresses
     link  where a machine gets images from (`Mode.link`)
-    settling  what to await before a machine is given its script (`States.settling`)
+    settling  whether a machine has to wait for its script (`States.settling`)
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Scripts:
         decider: Decider,
         base: Callable[[str], str],
         link: Callable[[str, str], Link],
-        settling: Settling = lambda machine: None,
+        settling: Settling = settled,
     ) -> None:
         self._boot_server = boot_server
         self._decider = decider
@@ -67,8 +67,7 @@ class Scripts:
         if decision is None:
             return Later(lambda: self._decider.ask(traits), machine)
         script = self._for(decision, traits, who, peer.ours, base)
-        settled = self._settling(machine)
-        return script if settled is None else Later(settled, machine)
+        return self._settling(machine) or script
 
     def _traits(self, machine: str, request: Request, who: Caller, peer: Peer) -> Traits:
         """What is known of a machine whose loader asks: from its DHCP messages, and what the loader says."""

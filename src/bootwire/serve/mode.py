@@ -6,7 +6,7 @@ A Mode brings a decider and what it serves beside boot files; the composition ro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,8 +47,12 @@ Room = Callable[[str, Request, Peer], Content | Missing | Reply | Upstream | Lat
 """Looks up a GET or HEAD below one first part of a path: the rest of the path, the request, who asks. Like an
 HttpResolver it runs in the transfer loop and must not block longer than an open(2)."""
 
-Settling = Callable[[str], Callable[[], Awaitable[object]] | None]
-"""What to await before a machine, by its MAC, is given what was decided: until it is kept. None: it is."""
+Settling = Callable[[str], Later | None]
+"""The answer to a machine, by its MAC, until what was decided for it is kept; None once it is."""
+
+
+def settled(machine: str) -> None:
+    """A `Settling` for who keeps nothing."""
 
 
 class Decider(Protocol):

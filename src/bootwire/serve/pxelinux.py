@@ -23,7 +23,7 @@ from bootwire.policy.target import Image, Silence, Target, Traits
 from bootwire.serve.content import Content, Later, Missing, Peer, Reply, Upstream
 from bootwire.serve.content import Record as Tell
 from bootwire.serve.files import for_machine, open_local
-from bootwire.serve.mode import Decider, Link, RenderError, Settling
+from bootwire.serve.mode import Decider, Link, RenderError, Settling, settled
 from bootwire.wire.http import Request
 from bootwire.wire.text import printable
 
@@ -49,7 +49,7 @@ class Pxelinux:
 
     modules  by catalog name: "bios/ldlinux.c32"
     link     where a machine gets images from, for command lines that name some (`Mode.link`)
-    settling what to await before a machine is given its configuration by HTTP (`States.settling`)
+    settling whether a machine has to wait for its configuration by HTTP (`States.settling`)
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Pxelinux:
         give: Give,
         modules: Mapping[str, Blob],
         record: Tell,
-        settling: Settling = lambda machine: None,
+        settling: Settling = settled,
     ) -> None:
         self._boot_server = boot_server
         self._decider = decider
@@ -101,9 +101,8 @@ class Pxelinux:
         if decision is None:
             return Later(lambda: self._decider.ask(traits), machine)
         text, because = self._text(decision, traits, peer)
-        settled = None if at_once else self._settling(machine)
-        if settled is not None:
-            return Later(settled, machine)
+        if not at_once and (later := self._settling(machine)) is not None:
+            return later
         self._record(ScriptServed(machine, printable(name, 80), peer.address, "PXELINUX", because))
         return Reply(200, text, machine=machine)
 

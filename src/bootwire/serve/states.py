@@ -12,7 +12,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -74,7 +74,7 @@ class States:
         rows = store.ask(f"SELECT {_COLUMNS} FROM machine_states")
         self._states: dict[str, State] = {row[0]: State(*row) for row in rows}
         self._hands_over: dict[str, bool] = {}  # of machines that were armed: is it done when its kernel is started
-        self._writing: dict[str, Future[int]] = {}  # last changes that are not on the disk yet, by machine
+        self._writing: dict[str, Future[int]] = {}  # last changes, by machine: on the disk when they are done
         self._reported: dict[str, tuple[str, Peer]] = {}  # what counted and waits for the disk, and its sender
         self.rooms: Mapping[str, Room] = {ROOM: self.room}
 
@@ -127,19 +127,20 @@ class States:
             self._hands_over[traits.machine] = target.variables.get("done") == "hand-over"
         return refused if state.may_install else state.because
 
-    def settling(self, machine: str) -> Callable[[], Awaitable[object]] | None:
+    def settling(self, machine: str) -> Later | None:
         """A `Settling`: until a machine's state is on the disk."""
         written = self._writing.get(machine)
-        if written is None:
+        if written is None or written.done():
             return None
 
-        async def settled() -> None:
-            done, _ = await asyncio.wait([asyncio.wrap_future(written)], timeout=WRITE_SECONDS)
-            for future in done:
-                future.exception()  # told by `_kept`
-            self._settle(machine, written)
+        async def kept() -> None:
+            with contextlib.suppress(TimeoutError, sqlite3.Error):  # an error is told by `_kept`
+                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(written)), WRITE_SECONDS)
+            with self._lock:
+                if self._writing.get(machine) is written:  # nobody waits for this change any longer
+                    del self._writing[machine]
 
-        return settled
+        return Later(kept, machine)
 
     # --- what machines report -------------------------------------------------------------------------------------
 
@@ -165,11 +166,11 @@ class States:
         if refused:
             self._record(Warned(machine, f"a report from {peer.address} counts for nothing: {refused}"))
             return Missing(refused, machine, forbidden=True)
-        settled = self.settling(machine)
-        if settled is None:
+        later = self.settling(machine)
+        if later is None:
             return reply
         self._reported[machine] = token, peer
-        return Later(settled, machine)
+        return later
 
     def note(self, record: Record) -> None:
         """Facts of the journal: a hand-over ends an installation whose profile says that it does."""
@@ -250,14 +251,7 @@ class States:
         self._record(StateChanged(machine, state.phase, state.profile, state.tries, state.because))
         return state
 
-    def _settle(self, machine: str, written: Future[int]) -> None:
-        """Nobody waits for this change any longer."""
-        with self._lock:
-            if self._writing.get(machine) is written:
-                del self._writing[machine]
-
     def _kept(self, machine: str, written: Future[int]) -> None:
-        self._settle(machine, written)
         if (error := written.exception()) is not None:
             what = f"the state of {machine} cannot be kept ({error}): after a restart it is what it was before"
             self._record(Warned(machine, what, "mend the state directory"))
