@@ -131,3 +131,14 @@ def test_a_write_that_cannot_be_is_counted_and_the_next_one_is_done(
     store.do(lambda connection: None).result(5)
     assert (store.lost, store.ask("SELECT name FROM things")) == (1, [("a",)])
     assert "no such table" in capsys.readouterr().err
+
+
+def test_in_memory_who_reads_holds_no_writer_up() -> None:
+    store = Store(None)
+    store.tables("notes", ("CREATE TABLE notes (text TEXT)",))
+    store.do(lambda connection: connection.executemany("INSERT INTO notes VALUES (?)", [("a",), ("b",)])).result()
+    reading = store._reader.execute("SELECT text FROM notes")
+    assert reading.fetchone() == ("a",)
+    store.do(lambda connection: connection.execute("INSERT INTO notes VALUES ('c')")).result()
+    assert store.ask("SELECT count(*) FROM notes") == [(3,)]
+    store.close()

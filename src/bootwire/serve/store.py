@@ -55,6 +55,7 @@ class Store:
             os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # it holds who booted what
             self.path = file.absolute().as_uri()
         self._reader = self._connect()
+        self._reader.execute("PRAGMA read_uncommitted = ON")  # in memory, where a reader's lock would fail the writer
         self._reading = threading.Lock()
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
